@@ -1,0 +1,36 @@
+"""Solvers of ``dx / dt = velocity(x, t)``, from noise at t = 1 to data at t = 0."""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from torch import Tensor
+
+from ctflow_fed.shapes import Clip, TimeGrid
+
+__all__ = ["SOLVERS", "Velocity", "euler", "heun"]
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""``velocity(x [batch, ...], t [batch]) -> [batch, ...]``."""
+
+
+def euler(velocity: Velocity, x: Clip, times: TimeGrid) -> Clip:
+    """Follow the velocity in straight steps; one evaluation a step."""
+    for t, t_next in pairwise(times):
+        x = x + (t_next - t) * velocity(x, t.expand(len(x)))
+    return x
+
+
+def heun(velocity: Velocity, x: Clip, times: TimeGrid) -> Clip:
+    """Average the velocities at both ends of a step; two evaluations, second order."""
+    for t, t_next in pairwise(times):
+        here = velocity(x, t.expand(len(x)))
+        ahead = velocity(x + (t_next - t) * here, t_next.expand(len(x)))
+        x = x + (t_next - t) * (here + ahead) / 2
+    return x
+
+
+SOLVERS: Mapping[str, Callable[[Velocity, Tensor, Tensor], Tensor]] = {
+    "euler": euler,
+    "heun": heun,
+}
+"""Every solver under the name that settings use."""
