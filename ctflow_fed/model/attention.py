@@ -1,0 +1,55 @@
+"""Attention within a frame, along the frames, and to the report."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctflow_fed.shapes import Hidden, HiddenTokens, TokenMask
+
+__all__ = ["CrossAttention", "SelfAttention"]
+
+Rows = Float[Tensor, "*batch tokens features"]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of tokens to one another; softmax in float32 or SDPA's."""
+
+    def __init__(self, features: int, heads: int, *, scrambled_heads: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scrambled_heads = scrambled_heads
+        self.qkv = nn.Linear(features, 3 * features)
+        self.proj = nn.Linear(features, features)
+
+    def forward(self, x: Rows) -> Rows:
+        """Attend over the second last axis; every other axis is a batch."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.movedim(-3, 0).transpose(-3, -2)
+        merged = F.scaled_dot_product_attention(query, key, value)
+        if not self.scrambled_heads:
+            merged = merged.transpose(-3, -2)
+        return self.proj(merged.reshape(x.shape))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of every patch to the tokens of its report."""
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(features, features)
+        self.kv_linear = nn.Linear(features, 2 * features)
+        self.proj = nn.Linear(features, features)
+
+    def forward(
+        self, x: Hidden, report: HiddenTokens, mask: TokenMask | None
+    ) -> Hidden:
+        """Attend from ``x`` to ``report``; tokens outside ``mask`` are not seen."""
+        query = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
+        pairs = self.kv_linear(report).unflatten(-1, (2, self.heads, -1))
+        key, value = pairs.movedim(-3, 0).transpose(-3, -2)
+        seen = None if mask is None else mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            query.transpose(-3, -2), key, value, attn_mask=seen
+        )
+        return self.proj(attended.transpose(-3, -2).reshape(x.shape))

@@ -1,0 +1,71 @@
+"""One block of FMvT."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctflow_fed.model.attention import CrossAttention, SelfAttention
+from ctflow_fed.shapes import Hidden, HiddenTokens, TokenMask
+
+__all__ = ["FMvTBlock", "modulate"]
+
+Modulation = Float[Tensor, "batch parts hidden"]
+Part = Float[Tensor, "batch 1 1 hidden"]
+
+
+def modulate(x: Hidden, shift: Part, scale: Part) -> Hidden:
+    """Return ``LayerNorm(x) (1 + scale) + shift``, the norm without weights."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between, four times as wide inside."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(features, 4 * features)
+        self.fc2 = nn.Linear(4 * features, features)
+
+    def forward(self, x: Hidden) -> Hidden:
+        """Transform each patch alone."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class FMvTBlock(nn.Module):
+    """Spatial, temporal and report attention, then a feed-forward network.
+
+    The order, the missing norms before temporal and report attention and the shared
+    gate are those of the released network.
+    """
+
+    def __init__(self, features: int, heads: int, *, scrambled_heads: bool) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.randn(6, features) / features**0.5)
+        self.attn = SelfAttention(features, heads, scrambled_heads=scrambled_heads)
+        self.attn_temp = SelfAttention(features, heads, scrambled_heads=scrambled_heads)
+        self.cross_attn = CrossAttention(features, heads)
+        self.mlp = FeedForward(features)
+
+    def forward(
+        self,
+        x: Hidden,
+        modulation: Modulation,
+        report: HiddenTokens,
+        report_mask: TokenMask | None,
+        frames: Float[Tensor, "pairs hidden"] | None,
+    ) -> Hidden:
+        """Pass ``x`` through; ``frames`` are the positions that block 0 alone gets."""
+        parts = (self.scale_shift_table + modulation)[:, :, None, None]
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = (
+            parts.unbind(1)
+        )
+        # Within a frame.
+        x = x + gate_attn * self.attn(modulate(x, shift_attn, scale_attn))
+        # Along the frames, at one place.
+        along = x if frames is None else x + frames[:, None]
+        x = x + gate_attn * self.attn_temp(along.transpose(1, 2)).transpose(1, 2)
+        # To the report.
+        x = x + self.cross_attn(x, report, report_mask)
+        # Each patch alone.
+        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))

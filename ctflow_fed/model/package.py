@@ -1,0 +1,170 @@
+"""A model package: a folder with config, weights, card and provenance."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor
+
+from ctflow_fed.errors import PackageError, SettingsError
+from ctflow_fed.files import read_json, write_atomically, write_json
+from ctflow_fed.model.fmvt import FMvT
+from ctflow_fed.model.presets import FMvTConfig
+
+__all__ = [
+    "ModelPackage",
+    "Provenance",
+    "load_package",
+    "save_package",
+    "weights_digest",
+]
+
+FORMAT = "ctflow-fed model 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from and what it belongs to.
+
+    ``codec_id`` and ``encoder_id`` name the latents and tokens it was trained on;
+    ``latent_size`` (height, width) and ``spacing`` (slice, row, column, mm) are those
+    of the training data and of what is drawn; ``parent`` is the digest of the
+    weights that training began with, empty for a fresh network.
+    """
+
+    codec_id: str
+    encoder_id: str
+    latent_size: tuple[int, int]
+    spacing: tuple[float, float, float]
+    steps: int
+    seed: int
+    rounds: int = 0
+    sites: int = 1
+    parent: str = ""
+
+
+class ModelPackage(NamedTuple):
+    """A network, its provenance and the digest of its weights."""
+
+    network: FMvT
+    provenance: Provenance
+    digest: str
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named arrays, whatever their order or device."""
+    ordered = {name: weights[name].detach().cpu().contiguous() for name in weights}
+    return hashlib.sha256(save(dict(sorted(ordered.items())))).hexdigest()
+
+
+def save_package(folder: Path, network: FMvT, provenance: Provenance) -> str:
+    """Write a model package and return the digest of its weights.
+
+    ``provenance.json`` is written last: a folder without it is no package.
+    """
+    weights = {
+        name: value.detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    digest = weights_digest(weights)
+    (folder / "provenance.json").unlink(missing_ok=True)
+    write_atomically(
+        folder / "model.safetensors", lambda partial: save_file(weights, partial)
+    )
+    write_json(folder / "config.json", {"format": FORMAT, **asdict(network.config)})
+    card = _card(network, provenance, digest)
+    write_atomically(folder / "card.md", lambda partial: partial.write_text(card))
+    write_json(folder / "provenance.json", {**asdict(provenance), "digest": digest})
+    return digest
+
+
+def load_package(folder: Path) -> ModelPackage:
+    """Load a model package; everything in it is checked before it is used.
+
+    Raises `PackageError` where a file is missing, malformed, does not fit the others,
+    or where the weights are not those that the provenance names.
+    """
+    folder = Path(folder)
+    config = _read_fields(folder / "config.json", FMvTConfig, {"format": FORMAT})
+    known = _read_fields(folder / "provenance.json", Provenance, {"digest": None})
+    digest = known.pop("digest")
+    try:
+        network = FMvT(FMvTConfig(**config))
+        weights = load_file(folder / "model.safetensors")
+        network.load_state_dict(weights)
+        provenance = Provenance(**_as_tuples(known))
+    except (OSError, SafetensorError, RuntimeError, TypeError, SettingsError) as error:
+        raise PackageError(
+            "the files of a model package must fit one another; one of them is "
+            "missing, damaged or of another model: make or fetch the package again"
+        ) from error
+    if weights_digest(weights) != digest:
+        raise PackageError(
+            "the weights of a model package must have the digest that its "
+            "provenance.json names; they were changed: fetch the package again"
+        )
+    return ModelPackage(network.eval(), provenance, digest)
+
+
+def _read_fields(
+    path: Path, owner: type[FMvTConfig] | type[Provenance], extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Read a JSON object that holds exactly the fields of ``owner`` and ``extra``."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise PackageError(
+            f"a model package needs {path.name}, which is missing or no JSON here"
+        ) from error
+    expected = {field.name: field.type for field in fields(owner)}
+    if not isinstance(found, dict) or set(found) != set(expected) | set(extra):
+        raise PackageError(f"{path.name} of a model package has other keys than ours")
+    for name, kind in expected.items():
+        value = found[name]
+        if isinstance(kind, type) and not (
+            type(value) is kind or (kind is float and type(value) is int)
+        ):
+            raise PackageError(f"{path.name} must hold a {kind.__name__} as {name}")
+    if "format" in extra and found.pop("format") != extra["format"]:
+        raise PackageError(f"{path.name} must be of the format '{FORMAT}'")
+    return found
+
+
+def _as_tuples(known: dict[str, Any]) -> dict[str, Any]:
+    """Turn the lists of a provenance into the tuples they were, of the right length."""
+    for name, length in {"latent_size": 2, "spacing": 3}.items():
+        numbers = known[name]
+        if not isinstance(numbers, list) or len(numbers) != length:
+            raise TypeError(name)
+        if not all(type(n) in (int, float) and 0 < n < 1e5 for n in numbers):
+            raise TypeError(name)
+        known[name] = tuple(numbers)
+    return known
+
+
+def _card(network: FMvT, provenance: Provenance, digest: str) -> str:
+    """Describe a model for those who are given it."""
+    millions = sum(value.numel() for value in network.parameters()) / 1e6
+    spacing = " x ".join(f"{length:.2f}" for length in provenance.spacing)
+    height, width = provenance.latent_size
+    return f"""# Model card
+
+A CTFlow-Fed generator of synthetic chest CT (FMvT, {millions:.1f} M parameters).
+
+| | |
+|---|---|
+| weights (SHA-256) | `{digest}` |
+| trained for | {provenance.steps} steps, {provenance.rounds} federated rounds |
+| sites | {provenance.sites} |
+| draws | latents of {height} x {width}, spacing {spacing} mm (slice, row, column) |
+| codec | `{provenance.codec_id}` |
+| report encoder | `{provenance.encoder_id}` |
+
+**Use**: augmenting training sets, teaching, testing software. **Not for diagnosis.**
+A synthetic volume shows no patient; whether it repeats one has to be audited before
+volumes or weights are given away.
+"""
