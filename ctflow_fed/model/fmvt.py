@@ -6,6 +6,7 @@ What is unusual about it:
 * attention is factored: within a frame, then along frames at one place;
 * the report enters by cross-attention in every block;
 * one modulation vector of the time is shared by all blocks, each adds its own table;
+* new models guess the clean clip, from which the velocity follows;
 * slice geometry is our extension, added to the patches and zero until trained.
 """
 
@@ -29,6 +30,8 @@ from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Clip, Geometry, Hidden, Time, TokenMask, Tokens
 
 __all__ = ["FMvT", "fresh_network"]
+
+SMALLEST_TIME = 0.05
 
 
 class FMvT(nn.Module):
@@ -103,7 +106,18 @@ class FMvT(nn.Module):
             x = block(
                 x, modulation, tokens, report_mask, frames if index == 0 else None
             )
-        return self.final_layer(x, time, height)
+        predicted = self.final_layer(x, time, height)
+        if self.config.predicts_data:
+            return velocity_of_data(noisy, predicted, timestep)
+        return predicted
+
+
+def velocity_of_data(x_t: Clip, data: Clip, t: Time) -> Clip:
+    """Return the velocity that leads from ``x_t`` to ``data``: ``(x_t - data) / t``.
+
+    Near the end of the path t is held at 0.05, lest small errors become large ones.
+    """
+    return (x_t - data) / t[:, None, None, None, None].clamp(min=SMALLEST_TIME)
 
 
 class FinalLayer(nn.Module):

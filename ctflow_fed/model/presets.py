@@ -11,7 +11,10 @@ __all__ = ["PRESETS", "FMvTConfig"]
 class FMvTConfig:
     """The shape of an FMvT.
 
-    The last three settings are quirks of the released network, off in new models:
+    The last four settings tell new models from the released one. ``predicts_data``
+    lets the network guess the clean clip, from which its velocity follows: a patch of
+    noise has 128 numbers, more than a narrow network can carry, and clean patches have
+    far fewer (JiT, arXiv 2511.13720). The others are quirks of the released network:
     ``scrambled_heads`` reshapes the attention result without moving heads behind
     tokens, ``timestep_scale`` multiplies t before its features are taken (released: 1,
     which leaves most features constant), and ``unit_report`` scales every report token
@@ -23,6 +26,7 @@ class FMvTConfig:
     heads: int
     latent_channels: int = 16
     report_features: int = 768
+    predicts_data: bool = True
     scrambled_heads: bool = False
     timestep_scale: float = 1000.0
     unit_report: bool = False

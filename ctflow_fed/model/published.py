@@ -87,6 +87,7 @@ def _config_of(config: dict[str, Any]) -> FMvTConfig:
             heads=int(config["num_heads"]),
             latent_channels=int(config["out_channels"]),
             report_features=int(config["caption_channels"]),
+            predicts_data=False,
             scrambled_heads=True,
             timestep_scale=1.0,
             unit_report=True,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -68,8 +70,21 @@ def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch():
 
 
 @torch.no_grad()
-def test_a_fresh_network_predicts_nothing():
-    assert fresh_network(SMALL, seed=0)(**_inputs()).abs().max() == 0
+def test_a_fresh_network_guesses_that_all_data_are_zero():
+    inputs = _inputs()
+
+    velocity = fresh_network(SMALL, seed=0)(**inputs)
+
+    assert torch.allclose(
+        velocity, inputs["noisy"] / inputs["timestep"][:, None, None, None, None]
+    )
+
+
+@torch.no_grad()
+def test_a_released_network_predicts_the_velocity_itself():
+    config = replace(SMALL, predicts_data=False)
+
+    assert fresh_network(config, seed=0)(**_inputs()).abs().max() == 0
 
 
 def test_fresh_weights_are_a_function_of_the_seed_alone():

@@ -1,0 +1,8 @@
+"""Training of FMvT on a store of latents."""
+
+from ctflow_fed.training.fit import FitResult, evaluate_loss, fit
+from ctflow_fed.training.loop import train
+from ctflow_fed.training.provenance import describe
+from ctflow_fed.training.settings import TrainSettings
+
+__all__ = ["FitResult", "TrainSettings", "describe", "evaluate_loss", "fit", "train"]

@@ -1,0 +1,86 @@
+"""The whole state of a training run in one safetensors file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import AdamW
+
+from ctflow_fed.errors import MismatchError, StoreError
+from ctflow_fed.files import write_atomically
+from ctflow_fed.model import FMvT
+
+__all__ = ["TrainState", "restore", "save_state"]
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each parameter, apart from the number of steps."""
+
+
+@dataclass
+class TrainState:
+    """What training changes: the network, its optimizer, its average, the step.
+
+    ``average`` is the exponential moving average of the parameters, the weights that
+    are kept in the end.
+    """
+
+    network: FMvT
+    optimizer: AdamW
+    average: dict[str, Tensor]
+    step: int = 0
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the average towards the network, faster in the first steps."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.named_parameters():
+            self.average[name].lerp_(value, 1 - decay)
+
+
+def save_state(path: Path, state: TrainState, job: str) -> None:
+    """Write the state; ``job`` names the run that it belongs to."""
+    tensors = {}
+    for name, value in state.network.named_parameters():
+        memory = state.optimizer.state[value]
+        tensors[f"network.{name}"] = value.detach()
+        tensors[f"average.{name}"] = state.average[name]
+        tensors |= {f"{moment}.{name}": memory[moment] for moment in MOMENTS}
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"job": job, "step": str(state.step)}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata))
+
+
+@torch.no_grad()
+def restore(path: Path, state: TrainState, job: str) -> None:
+    """Bring ``state`` to what was saved for this ``job``; exact to the last bit.
+
+    Raises `MismatchError` for the state of another job, `StoreError` for a file that
+    is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("job") != job:
+                raise MismatchError(
+                    "the checkpoint that is there belongs to a run with another "
+                    "store, seed or settings; repeat the command that began it, or "
+                    "choose another folder"
+                )
+            for name, value in state.network.named_parameters():
+                value.copy_(file.get_tensor(f"network.{name}"))
+                state.average[name].copy_(file.get_tensor(f"average.{name}"))
+                state.optimizer.state[value] = {
+                    "step": torch.tensor(float(metadata["step"])),
+                    **{
+                        moment: file.get_tensor(f"{moment}.{name}").to(value)
+                        for moment in MOMENTS
+                    },
+                }
+            state.step = int(metadata["step"])
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise StoreError(
+            "the checkpoint of this run is damaged; remove it to begin again"
+        ) from error

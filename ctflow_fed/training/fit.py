@@ -1,0 +1,108 @@
+"""Training for a number of steps, as a site does in a round."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ctflow_fed.clips import CLIP_SLICES
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.errors import MismatchError, StoreError
+from ctflow_fed.model import FMvT
+from ctflow_fed.training.batch import read_batch
+from ctflow_fed.training.settings import TrainSettings
+from ctflow_fed.training.step import (
+    batch_loss,
+    make_optimizer,
+    step_generator,
+    train_step,
+)
+
+__all__ = ["FitResult", "check_store", "evaluate_loss", "fit"]
+
+EVALUATED_CLIPS = 64
+"""Clips that a validation loss looks at; more would cost more than they tell."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The loss of every step, and the slices of the store: the weight in FedAvg."""
+
+    losses: tuple[float, ...]
+    slices: int
+
+
+def fit(
+    network: FMvT,
+    store: LatentStore,
+    settings: TrainSettings,
+    *,
+    steps: int,
+    seed: int,
+    round_number: int = 0,
+    site: str = "",
+) -> FitResult:
+    """Train ``network`` in place for ``steps`` steps with a fresh optimizer.
+
+    What is drawn is a function of (seed, round, site, step) alone. FedProx pulls
+    towards the weights that the network came with.
+    """
+    check_store(network, store)
+    network.train()
+    optimizer = make_optimizer(network, settings)
+    anchor = {
+        name: value.detach().clone() for name, value in network.named_parameters()
+    }
+    losses = tuple(
+        train_step(
+            network,
+            optimizer,
+            store,
+            settings,
+            step=step,
+            generator=step_generator(seed, round_number, site, step),
+            anchor=anchor,
+        )
+        for step in range(steps)
+    )
+    return FitResult(losses, sum(record.slices for record in store.records))
+
+
+@torch.no_grad()
+def evaluate_loss(network: FMvT, store: LatentStore, *, seed: int) -> float:
+    """Return the flow-matching loss on a fixed choice of clips, times and noise.
+
+    The choice depends on ``seed`` and the store only, so that two networks can be
+    compared; it is the same whatever was trained before.
+    """
+    check_store(network, store)
+    network.eval()
+    device = next(network.parameters()).device
+    generator = step_generator(seed, 0, "evaluate", 0)
+    pairs = [
+        (record, start)
+        for record in store.records
+        for start in range(0, record.slices, CLIP_SLICES)
+    ]
+    chosen = torch.randperm(len(pairs), generator=generator)[:EVALUATED_CLIPS]
+    losses = [
+        batch_loss(
+            network,
+            read_batch(store, [pairs[int(index)] for index in part]).to(device),
+            0.0,
+            generator,
+        )
+        for part in chosen.split(8)
+    ]
+    return float(torch.cat(losses).mean())
+
+
+def check_store(network: FMvT, store: LatentStore) -> None:
+    """Refuse a store that this network cannot be trained on."""
+    if not len(store):
+        raise StoreError("the store holds no study; take some in with: ctflow intake")
+    expected, got = network.config.latent_channels, store.header.channels
+    if expected != got:
+        raise MismatchError(
+            f"the network needs latents of {expected} channels, the store has {got}; "
+            "take the studies in with the codec of the network"
+        )

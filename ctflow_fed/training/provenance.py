@@ -1,0 +1,28 @@
+"""What a model package says of the store it was trained on."""
+
+import statistics
+
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.model import Provenance
+
+__all__ = ["describe"]
+
+
+def describe(
+    store: LatentStore, *, steps: int, seed: int, parent: str = ""
+) -> Provenance:
+    """Return the provenance of a model trained on one store.
+
+    The spacing is the median over the studies, so that it names no single patient's.
+    """
+    spacings = zip(*(record.spacing for record in store.records), strict=True)
+    slice_mm, row_mm, col_mm = (statistics.median(each) for each in spacings)
+    return Provenance(
+        codec_id=store.header.codec_id,
+        encoder_id=store.header.encoder_id,
+        latent_size=(store.header.height, store.header.width),
+        spacing=(slice_mm, row_mm, col_mm),
+        steps=steps,
+        seed=seed,
+        parent=parent,
+    )

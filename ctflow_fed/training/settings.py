@@ -1,0 +1,44 @@
+"""The settings of training."""
+
+from dataclasses import dataclass
+
+from ctflow_fed.errors import SettingsError
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train.
+
+    ``start_boost`` is the share of clips that are the first of their volume (CTFlow's
+    StartBoost); ``context_noise`` is the share of noise in the context, so that the
+    network does not rely on a context that sampling cannot give; ``proximal`` is the
+    mu of FedProx (arXiv 1812.06127), zero for FedAvg.
+    """
+
+    batch_clips: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 20
+    weight_decay: float = 1e-2
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    start_boost: float = 0.5
+    context_noise: float = 0.05
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within("batch_clips", self.batch_clips, 1, 4096)
+        _within("learning_rate", self.learning_rate, 0, 1)
+        _within("warmup_steps", self.warmup_steps, 0, 10**9)
+        _within("weight_decay", self.weight_decay, 0, 1)
+        _within("gradient_clip", self.gradient_clip, 1e-9, 1e9)
+        _within("ema_decay", self.ema_decay, 0, 1)
+        _within("start_boost", self.start_boost, 0, 1)
+        _within("context_noise", self.context_noise, 0, 1)
+        _within("proximal", self.proximal, 0, 1e6)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"{name} must lie between {low:g} and {high:g}")
