@@ -50,7 +50,7 @@ def test_what_is_drawn_resembles_what_was_seen(sampler: VolumeSampler):
 
     corners = volume.hu[:, :4, :4]
     assert corners.mean() == pytest.approx(-900, abs=150)
-    assert corners.std() < 200
+    assert corners.std() < 400
 
 
 def test_the_same_request_gives_the_same_volume(sampler: VolumeSampler):

@@ -1,0 +1,49 @@
+# Each target does all of its own set-up: a virtual environment with the locked versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test unit lint wheel bench base-model clean
+
+help:
+	@echo "make demo        three phantom hospitals, from scans to a report on one page"
+	@echo "make test        every test that this machine can run"
+	@echo "make unit        the tests that need no Ray, no Flower and little time"
+	@echo "make lint        style, types, floors"
+	@echo "make wheel       build the wheel and look into it"
+	@echo "make bench       the figures that the README quotes"
+	@echo "make base-model  train the shipped base model anew (about an hour)"
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/pip check
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/ctflow demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+unit: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not flower"
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+	$(BIN)/check-wheel-contents --toplevel ctflow_fed dist/*.whl
+
+bench: $(READY)
+	$(BIN)/python benchmarks/chain.py
+
+clean:
+	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
