@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctflow_fed.clips import BLACK_HU, WHITE_HU
-from ctflow_fed.ct.codec import HaarCodec
+from ctflow_fed.ct.codec import HaarCodec, edges_of
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 
@@ -31,9 +30,8 @@ def haar_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("site")
     codec, encoder = HaarCodec(), HashingReportEncoder()
-    edges = codec.encode(torch.tensor([BLACK_HU, WHITE_HU])[:, None, None] * ONES)
     header = StoreHeader(codec.codec_id, encoder.encoder_id, 16, 8, 8)
-    store = LatentStore.create(folder, header, edges)
+    store = LatentStore.create(folder, header, edges_of(codec, 32))
     for index, slices in enumerate((20, 32, 40)):
         report = encoder.encode([f"A ball of {index + 1} cm. No other finding."])
         store.put(
@@ -44,9 +42,6 @@ def haar_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             labels={"Lung nodule": index % 2},
         )
     return folder
-
-
-ONES = torch.ones(1, 32, 32)
 
 
 def _ball(slices: int, radius: float) -> torch.Tensor:

@@ -7,7 +7,6 @@ from ctflow_fed.model.package import (
     Provenance,
     load_package,
     save_package,
-    weights_digest,
 )
 from ctflow_fed.model.presets import PRESETS, FMvTConfig
 from ctflow_fed.model.published import load_published
@@ -25,5 +24,4 @@ __all__ = [
     "load_published",
     "save_package",
     "start_network",
-    "weights_digest",
 ]

@@ -1,26 +1,23 @@
 """A model package: a folder with config, weights, card and provenance."""
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 from ctflow_fed.errors import PackageError, SettingsError
 from ctflow_fed.files import read_json, write_atomically, write_json
 from ctflow_fed.model.fmvt import FMvT
 from ctflow_fed.model.presets import FMvTConfig
+from ctflow_fed.weights import weights_digest
 
 __all__ = [
     "ModelPackage",
     "Provenance",
     "load_package",
     "save_package",
-    "weights_digest",
 ]
 
 FORMAT = "ctflow-fed model 1"
@@ -53,12 +50,6 @@ class ModelPackage(NamedTuple):
     network: FMvT
     provenance: Provenance
     digest: str
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of named arrays, whatever their order or device."""
-    ordered = {name: weights[name].detach().cpu().contiguous() for name in weights}
-    return hashlib.sha256(save(dict(sorted(ordered.items())))).hexdigest()
 
 
 def save_package(folder: Path, network: FMvT, provenance: Provenance) -> str:

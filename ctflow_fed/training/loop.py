@@ -15,13 +15,13 @@ from ctflow_fed.model import (
     FMvT,
     default_device,
     save_package,
-    weights_digest,
 )
 from ctflow_fed.training.checkpoint import TrainState, restore, save_state
 from ctflow_fed.training.fit import check_store
 from ctflow_fed.training.provenance import describe
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import make_optimizer, step_generator, train_step
+from ctflow_fed.weights import weights_digest
 
 __all__ = ["train"]
 

@@ -1,0 +1,236 @@
+"""Scans and reports of a hospital -> a store of latents that names no patient."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ctflow_fed.clips import CLIP_SLICES
+from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
+from ctflow_fed.ct.dicom import read_series
+from ctflow_fed.ct.nifti import read_nifti
+from ctflow_fed.ct.report import ReportEncoder, encoder_named
+from ctflow_fed.ct.report_table import Report, normal_name, read_reports
+from ctflow_fed.ct.store import LatentStore, StoreHeader
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import InputError, SettingsError, StoreError, VolumeError
+from ctflow_fed.files import write_json
+
+__all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
+
+NO_REPORT = "the table of reports has no row of its name"
+NIFTI = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class IntakeSettings:
+    """How scans and reports become latents; the same for all sites of a federation.
+
+    ``image_size`` is the side of the square that a slice is brought to, in pixels;
+    ``codec`` is ``haar`` or FLUX's autoencoder (`codec_named`); ``encoder`` is
+    ``hashing`` or CT-CLIP's text tower (`encoder_named`).
+    """
+
+    image_size: int = 256
+    codec: str = "haar"
+    encoder: str = "hashing"
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.image_size <= 1024:
+            raise SettingsError(
+                f"expected an image size from 16 to 1024, got {self.image_size}; "
+                "256 is CTFlow's"
+            )
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What became of one study: it has an id of the store, or a reason why not.
+
+    ``name`` is that of the source, for the site's own screen; it is never saved.
+    ``position`` counts the studies of the source from 1, in the order of their names.
+    ``new`` tells a study that was taken now from one that was in the store before.
+    """
+
+    name: str
+    position: int
+    study_id: str = ""
+    new: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class IntakeAccount:
+    """Every study of a source, taken or refused and why."""
+
+    taken: tuple[StudyOutcome, ...]
+    refused: tuple[StudyOutcome, ...]
+    reports_without_scan: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return what may be saved: the names of the studies are not in it."""
+        return {
+            "taken": [study.study_id for study in self.taken],
+            "refused": [
+                {"reason": study.reason, "position": study.position}
+                for study in self.refused
+            ],
+            "reports_without_scan": self.reports_without_scan,
+        }
+
+
+def intake(
+    source: Path, reports: Path, out: Path, settings: IntakeSettings
+) -> IntakeAccount:
+    """Take every study of ``source`` that has a report into the store ``out``.
+
+    A study is a folder directly in ``source`` that holds one DICOM series at any depth,
+    or a NIfTI file there. A study that cannot be taken is refused with a reason and the
+    others go on; one that is in the store already is not read again, so that the same
+    command resumes. The account is saved as ``intake.json`` in the store.
+
+    A study is known by its name at the site and by a keyed hash of it in the store; the
+    key, ``site.key``, is made there and never leaves the site.
+
+    Raises ``InputError`` when ``source`` has no study, ``ReportTableError`` for a table
+    that cannot be used and ``MismatchError`` when the store was made in another way.
+    """
+    table = read_reports(reports)
+    studies = _studies(source, out)
+    desk = _Desk(out, settings)
+    progress = tqdm(studies, desc="intake", unit="study", disable=None)
+    outcomes = [
+        desk.take(StudyOutcome(name, position), path, table.get(name))
+        for position, (name, path) in enumerate(progress, start=1)
+    ]
+    account = IntakeAccount(
+        taken=tuple(outcome for outcome in outcomes if not outcome.reason),
+        refused=tuple(outcome for outcome in outcomes if outcome.reason),
+        reports_without_scan=len(set(table) - {name for name, _ in studies}),
+    )
+    write_json(out / "intake.json", account.as_json())
+    return account
+
+
+class _Desk:
+    """Where studies are taken one by one: the store and all that makes its tensors."""
+
+    def __init__(self, out: Path, settings: IntakeSettings) -> None:
+        self._codec: SliceCodec = codec_named(settings.codec)
+        self._encoder: ReportEncoder = encoder_named(settings.encoder)
+        self._image_size = settings.image_size
+        self.store = self._open_store(out)
+        self._key = _site_key(out / "site.key", new=len(self.store) == 0)
+        self._seen: set[str] = set()
+
+    def take(
+        self, study: StudyOutcome, path: Path, report: Report | None
+    ) -> StudyOutcome:
+        """Take one study, unless there is a reason not to."""
+        if study.name in self._seen:
+            return replace(study, reason="another study of the source has its name")
+        self._seen.add(study.name)
+        digest = hmac.new(self._key, os.fsencode(study.name), hashlib.sha256)
+        study_id = digest.hexdigest()[:32]
+        if study_id in self.store:
+            return replace(study, study_id=study_id)
+        if report is None or report.problem:
+            reason = (
+                report.problem if report else "the table of reports has no row of it"
+            )
+            return replace(study, reason=reason)
+        try:
+            self._put(study_id, _read(path), report)
+        except (VolumeError, StoreError) as error:
+            return replace(study, reason=str(error))
+        return replace(study, study_id=study_id, new=True)
+
+    def _put(self, study_id: str, volume: CTVolume, report: Report) -> None:
+        squared = volume.squared(self._image_size)
+        latents = self._codec.encode(torch.from_numpy(squared.hu).float())
+        tokens = self._encoder.encode([report.text])
+        self.store.put(
+            study_id,
+            latents,
+            tokens.tokens[0],
+            spacing=squared.spacing,
+            labels=report.labels,
+            flags=squared.notes,
+        )
+
+    def _open_store(self, out: Path) -> LatentStore:
+        codec, size = self._codec, self._image_size
+        if size % (2 * codec.factor):
+            raise SettingsError(
+                f"expected an image size in multiples of {2 * codec.factor}, got {size}"
+                "; choose another, because the network takes latents two by two"
+            )
+        side = size // codec.factor
+        header = StoreHeader(
+            codec.codec_id, self._encoder.encoder_id, codec.channels, side, side
+        )
+        return LatentStore.create(out, header, edges_of(codec, size))
+
+
+def _studies(source: Path, out: Path) -> list[tuple[str, Path]]:
+    """Name every study of the source, in the order of the names."""
+    try:
+        children = sorted(source.iterdir())
+    except OSError:
+        children = []
+    studies = []
+    for path in children:
+        nifti = NIFTI.fullmatch(path.name)
+        if path.name.startswith(".") or path.resolve() == out.resolve():
+            continue
+        if path.is_dir() or nifti:
+            name = nifti[1] if nifti and not path.is_dir() else path.name
+            studies.append((normal_name(name), path))
+    if not studies:
+        raise InputError(
+            "expected folders of DICOM files or NIfTI files in the source, found none; "
+            "give the folder that holds one folder or one NIfTI file a study"
+        )
+    return studies
+
+
+def _read(path: Path) -> CTVolume:
+    try:
+        volume = read_series(path) if path.is_dir() else read_nifti(path)
+    except OSError:
+        raise VolumeError(
+            "expected files that may be read, got one that may not; check its rights"
+        ) from None
+    slices = len(volume.hu)
+    if slices < CLIP_SLICES:
+        raise VolumeError(
+            f"expected {CLIP_SLICES} slices or more, got {slices}; "
+            "a shorter scan cannot be learnt from"
+        )
+    return volume
+
+
+def _site_key(path: Path, *, new: bool) -> bytes:
+    """Read the key that turns names into ids; make it for a new store."""
+    if new and not path.exists():
+        partial = path.with_name(".partial-site.key")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        partial.replace(path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise StoreError(
+            "expected the key site.key in the store, found none or a broken one; "
+            "restore it, or take the studies in again into a new folder"
+        )
+    return key

@@ -1,0 +1,69 @@
+"""``ctflow intake``: what stands on the screen, and the exit code."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ctflow_fed.cli import cli
+from ctflow_fed.cli.intake import command
+from ctflow_fed.ct.intake import IntakeSettings
+from ctflow_fed.ct.nifti import write_nifti
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import IncompleteError
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    hu = np.full((16, 32, 32), -700, np.int16)
+    volume = CTVolume(hu, np.diag([2.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]])
+    write_nifti(volume, tmp_path / "scans" / "first.nii.gz")
+    (tmp_path / "scans" / "bro\x1bken.nii.gz").write_bytes(b"no scan")
+    (tmp_path / "reports.csv").write_text(
+        "study,findings\nfirst,Emphysema.\nbro\x1bken,Emphysema.\nthird,Nothing.\n"
+    )
+    options = ["--reports", tmp_path / "reports.csv", "--out", tmp_path / "site"]
+    return [str(word) for word in ("intake", tmp_path / "scans", *options)]
+
+
+def run(arguments):
+    return CliRunner().invoke(cli, arguments)
+
+
+def test_every_study_has_its_line_and_the_sums_stand_below(arguments, tmp_path):
+    result = run([*arguments, "--image-size", "32"])
+
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines[0].split(maxsplit=3)[:3] == ["1", "bro?ken", "refused:"]
+    assert lines[1].split() == ["2", "first", "taken"]
+    assert lines[2].startswith("1 taken, 0 in the store already, 1 refused; 1 reports")
+    assert len(LatentStore.open(tmp_path / "site")) == 1
+
+
+def test_a_second_run_says_that_the_study_is_there(arguments):
+    run([*arguments, "--image-size", "32"])
+
+    result = run([*arguments, "--image-size", "32"])
+    assert result.exit_code == 0
+    assert "first    in the store already" in result.stdout
+
+
+def test_when_nothing_is_taken_the_command_fails_but_the_account_is_shown(
+    arguments, tmp_path
+):
+    (tmp_path / "reports.csv").write_text("study,findings\nsecond,Emphysema.\n")
+
+    result = run(arguments)
+    assert isinstance(result.exception, IncompleteError)
+    assert "all 2 were refused" in str(result.exception)
+    assert "no row" in result.stdout
+
+
+def test_the_options_have_the_defaults_of_the_settings():
+    options = {option.name: option for option in command.params}
+
+    expected = IntakeSettings()
+    assert options["image_size"].default == expected.image_size
+    assert options["codec"].default == expected.codec
+    assert options["encoder"].default == expected.encoder

@@ -1,0 +1,330 @@
+"""Intake: every study is taken or refused, none is named, nothing is done twice."""
+
+import csv
+import stat
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from ctflow_fed.ct.codec import HaarCodec
+from ctflow_fed.ct.dicom import SeriesTags, write_series
+from ctflow_fed.ct.intake import IntakeSettings, intake
+from ctflow_fed.ct.labels import FINDINGS, labels_of
+from ctflow_fed.ct.nifti import read_nifti, write_nifti
+from ctflow_fed.ct.report import HashingReportEncoder
+from ctflow_fed.ct.report_table import read_reports
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import (
+    InputError,
+    MismatchError,
+    ReportTableError,
+    SettingsError,
+    StoreError,
+)
+from ctflow_fed.files import read_json
+
+SMALL = IntakeSettings(image_size=32)
+TEXT = "Wedge-shaped shadowing is noted beside the azygos fissure."
+
+
+def volume(slices=18, seed=0):
+    """A soft ball in air: enough for a scan that nobody looks at."""
+    axes = np.ogrid[:slices, :40, :40]
+    inside = sum((axis - 15 - seed) ** 2 for axis in axes) < 144
+    hu = np.where(inside, 40, -1000).astype(np.int16)
+    affine = np.zeros((4, 4))
+    affine[:3, :3] = [[0, 0, -1.5], [0, -1.5, 0], [2.5, 0, 0]]
+    affine[3, 3] = 1
+    return CTVolume(hu, affine)
+
+
+def write_table(path, rows, columns=("study", "findings", "impression")):
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """Three studies that can be taken: two NIfTI files and a nested DICOM series."""
+    source = tmp_path / "scans"
+    write_nifti(volume(seed=0), source / "MUELLER-ANNA.nii.gz")
+    write_nifti(volume(seed=1), source / "SCHMIDT-KARL.nii")
+    tags = SeriesTags(patient_id="SYN-1")
+    write_series(volume(seed=2), source / "WEBER-PAUL" / "a" / "b", seed=0, tags=tags)
+    reports = write_table(
+        tmp_path / "reports.csv",
+        [
+            ["MUELLER-ANNA", TEXT, "Small pleural effusion."],
+            ["SCHMIDT-KARL", "No pleural effusion.", ""],
+            ["WEBER-PAUL", "", "Emphysema."],
+        ],
+    )
+    return source, reports, tmp_path / "site"
+
+
+def reasons(account):
+    return {study.name: study.reason for study in account.refused}
+
+
+def test_every_good_study_is_taken_with_its_slices_spacing_and_labels(hospital):
+    account = intake(*hospital, SMALL)
+
+    store = LatentStore.open(hospital[2])
+    assert [study.name for study in account.taken] == [
+        "MUELLER-ANNA",
+        "SCHMIDT-KARL",
+        "WEBER-PAUL",
+    ]
+    assert account.refused == ()
+    assert sorted(study.study_id for study in account.taken) == [
+        record.study_id for record in store.records
+    ]
+    assert {record.slices for record in store.records} == {18}
+    for record in store.records:
+        assert record.spacing == pytest.approx((2.5, 1.875, 1.875))
+        assert record.flags == ("in-plane 40x40 -> 32x32",)
+
+
+def test_a_study_is_stored_as_its_scan_and_its_report_are_encoded(hospital):
+    source, _, out = hospital
+    account = intake(*hospital, SMALL)
+
+    store, study_id = LatentStore.open(out), account.taken[0].study_id
+    squared = read_nifti(source / "MUELLER-ANNA.nii.gz").squared(32)
+    latents = HaarCodec().encode(torch.from_numpy(squared.hu).float())
+    tokens = HashingReportEncoder().encode([f"{TEXT} Small pleural effusion."])
+    assert torch.equal(store.slices(study_id, 0, 18), latents.half().float())
+    assert torch.equal(store.tokens(study_id), tokens.tokens[0].half().float())
+
+
+def test_no_name_and_no_word_of_a_report_is_in_the_store(hospital):
+    account = intake(*hospital, SMALL)
+
+    files = [path for path in hospital[2].rglob("*") if path.is_file()]
+    names = [study.name.lower() for study in account.taken]
+    words = [word for word in TEXT.lower().strip(".").split() if len(word) > 4]
+    assert len(files) == 8
+    for path in files:
+        content = (
+            str(path.relative_to(hospital[2])).encode() + path.read_bytes()
+        ).lower()
+        for private in [*names, "mueller", "weber", *words, str(hospital[0])]:
+            assert private.encode() not in content
+
+
+def test_the_key_of_the_site_is_for_its_owner_only_and_unlike_any_other(hospital):
+    source, reports, out = hospital
+    one = intake(source, reports, out, SMALL)
+    other = intake(source, reports, out.with_name("other"), SMALL)
+
+    assert stat.S_IMODE((out / "site.key").stat().st_mode) == 0o600
+    ids = {study.study_id for study in one.taken + other.taken}
+    assert len(ids) == 6
+
+
+def test_the_same_command_reads_no_study_twice(hospital):
+    source, reports, out = hospital
+    first = intake(source, reports, out, SMALL)
+    before = (out / "index.jsonl").read_bytes()
+    for path in source.glob("*.nii*"):
+        path.write_bytes(b"cannot be read any more")
+
+    second = intake(source, reports, out, SMALL)
+    assert [study.new for study in first.taken] == [True, True, True]
+    assert [study.new for study in second.taken] == [False, False, False]
+    assert (out / "index.jsonl").read_bytes() == before
+
+
+def test_a_run_that_was_killed_goes_on_where_it_stopped(hospital):
+    source, reports, out = hospital
+    intake(source, reports, out, SMALL)
+    index = out / "index.jsonl"
+    index.write_bytes(index.read_bytes()[:-30])
+
+    account = intake(source, reports, out, SMALL)
+    assert [study.new for study in account.taken] == [False, False, True]
+    assert len(LatentStore.open(out)) == 3
+
+
+def test_bad_studies_are_refused_with_a_reason_and_the_others_taken(hospital):
+    source, reports, out = hospital
+    write_nifti(volume(slices=15), source / "short.nii.gz")
+    write_nifti(volume(), source / "unreported.nii.gz")
+    write_nifti(volume(), source / "empty-text.nii.gz")
+    write_nifti(volume(), source / "SCHMIDT-KARL.nii.gz")
+    (source / "broken.nii.gz").write_bytes(b"no scan")
+    (source / "nothing").mkdir()
+    rows = [["MUELLER-ANNA", TEXT, ""], ["SCHMIDT-KARL", TEXT, ""]]
+    rows += [
+        ["WEBER-PAUL", TEXT, ""],
+        ["short", "x", ""],
+        ["broken", "x", ""],
+        ["nothing", "x", ""],
+    ]
+    rows += [["empty-text", " ", ""], ["never scanned", "x", ""]]
+    write_table(reports, rows)
+
+    account = intake(source, reports, out, SMALL)
+    assert len(account.taken) == 3
+    assert account.reports_without_scan == 1
+    why = reasons(account)
+    assert "16 slices or more, got 15" in why["short"]
+    assert "no row" in why["unreported"]
+    assert why["empty-text"] == "its report is empty"
+    assert "another study" in why["SCHMIDT-KARL"]
+    assert "NIfTI" in why["broken"]
+    assert "DICOM" in why["nothing"]
+
+
+def test_the_saved_account_tells_refused_studies_by_their_position(hospital):
+    source, reports, out = hospital
+    (source / "AAA.nii.gz").write_bytes(b"no scan")
+
+    account = intake(source, reports, out, SMALL)
+    saved = read_json(out / "intake.json")
+    assert saved["taken"] == [study.study_id for study in account.taken]
+    assert [study["position"] for study in saved["refused"]] == [1]
+    assert saved["reports_without_scan"] == 0
+
+
+def test_label_columns_go_before_what_the_text_says(hospital):
+    source, reports, out = hospital
+    row = ["MUELLER-ANNA", "Emphysema.", *("1" if i == 3 else "0" for i in range(18))]
+    write_table(reports, [row], ("study", "report", *FINDINGS))
+
+    account = intake(source, reports, out, SMALL)
+    (record,) = LatentStore.open(out).records
+    assert len(account.refused) == 2
+    assert [name for name, label in record.labels.items() if label] == [FINDINGS[3]]
+
+
+def test_without_label_columns_labels_are_read_from_the_text(hospital):
+    account = intake(*hospital, SMALL)
+
+    labels = {record.study_id: record.labels for record in _records(hospital[2])}
+    expected = labels_of(f"{TEXT} Small pleural effusion.")
+    assert labels[account.taken[0].study_id] == expected
+    assert expected["Pleural effusion"] == 1
+
+
+def _records(folder):
+    return LatentStore.open(folder).records
+
+
+def test_another_image_size_does_not_go_into_the_same_store(hospital):
+    intake(*hospital, SMALL)
+
+    with pytest.raises(MismatchError, match="image size"):
+        intake(*hospital, IntakeSettings(image_size=64))
+
+
+def test_a_store_with_studies_whose_key_is_lost_takes_no_more(hospital):
+    intake(*hospital, SMALL)
+    (hospital[2] / "site.key").unlink()
+
+    with pytest.raises(StoreError, match=r"site\.key"):
+        intake(*hospital, SMALL)
+
+
+@pytest.mark.parametrize("size", [0, 8, 36, 2048])
+def test_an_image_size_that_the_network_cannot_take_is_refused(hospital, size):
+    with pytest.raises(SettingsError, match="image size"):
+        intake(*hospital, IntakeSettings(image_size=size))
+
+
+def test_a_source_without_studies_is_refused(hospital, tmp_path):
+    (tmp_path / "nothing").mkdir()
+
+    with pytest.raises(InputError, match="found none"):
+        intake(tmp_path / "nothing", *hospital[1:], SMALL)
+
+
+def test_a_store_inside_the_source_is_no_study(hospital):
+    source, reports, _ = hospital
+
+    intake(source, reports, source / "site", SMALL)
+    account = intake(source, reports, source / "site", SMALL)
+    assert account.refused == ()
+
+
+def test_names_are_compared_as_they_are_read_not_as_they_are_coded(tmp_path):
+    composed, decomposed = "M\u00fcller", "Mu\u0308ller"
+    write_nifti(volume(), tmp_path / "scans" / f"{decomposed}.nii.gz")
+    reports = write_table(tmp_path / "reports.csv", [[composed, TEXT, ""]])
+
+    account = intake(tmp_path / "scans", reports, tmp_path / "site", SMALL)
+    assert len(account.taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "a column study"),
+        (b"name,findings\na,b\n", "a column study"),
+        (b"study;findings\na;b\n", "commas"),
+        (b"study,text\na,b\n", "one of findings, impression, report"),
+        (b"study,findings,findings\na,b,c\n", "a name twice"),
+        (b"study,findings,Emphysema\na,b,1\n", "all 18 label columns"),
+        (b"study,findings\na,b\nc,d\na,e\n", "line 4"),
+        (b"study,findings\na,\xe4\n", "UTF-8"),
+        (b'study,findings\na,"b\n', "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_a_sentence(
+    tmp_path, content, reason
+):
+    path = tmp_path / "reports.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(ReportTableError, match=reason):
+        read_reports(path)
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ReportTableError, match="cannot be read"):
+        read_reports(tmp_path / "reports.csv")
+
+
+def test_a_row_that_cannot_be_used_costs_its_study_alone(tmp_path):
+    rows = [
+        ["long", "x" * 20_001, *18 * ["0"]],
+        ["label", "x", *17 * ["0"], "2"],
+        ["ragged", "x"],
+        ["good", "x", *18 * [" 1 "]],
+    ]
+    path = write_table(tmp_path / "r.csv", rows, ("study", "report", *FINDINGS))
+
+    reports = read_reports(path)
+    assert "20000 characters" in reports["long"].problem
+    assert "neither 0 nor 1" in reports["label"].problem
+    assert "neither 0 nor 1" in reports["ragged"].problem
+    assert reports["good"].labels == dict.fromkeys(FINDINGS, 1)
+
+
+@pytest.mark.slow
+def test_two_real_studies_are_taken_with_real_reports(shared, tmp_path):
+    volumes = shared / "realdata" / "volumes"
+    source = tmp_path / "scans"
+    with tarfile.open(volumes / "lung1_001" / "dicom.tar.xz") as archive:
+        archive.extractall(source / "lung1", filter="data")
+    scan = volumes / "lidc_0314_ds2" / "ct_binned2x2x2.nii.gz"
+    (source / "lidc.nii.gz").symlink_to(scan)
+    table = shared / "realdata" / "reports" / "ctrate_labeled" / "train.csv"
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        texts = [row["report_text"] for row in csv.DictReader(file)][:2]
+    rows = [["lung1", texts[0]], ["lidc", texts[1]]]
+    reports = write_table(tmp_path / "reports.csv", rows, ("study", "report"))
+
+    account = intake(source, reports, tmp_path / "site", IntakeSettings(image_size=64))
+    records = {record.study_id: record for record in _records(tmp_path / "site")}
+    lidc, lung1 = (records[study.study_id] for study in account.taken)
+    assert (lung1.slices, lidc.slices) == (134, 137)
+    assert lung1.spacing == pytest.approx((3.0, 500 / 64, 500 / 64), abs=1e-3)
+    assert lidc.spacing == pytest.approx((2.0, 400 / 64, 400 / 64), abs=1e-3)
+    assert lung1.labels == labels_of(texts[0])
