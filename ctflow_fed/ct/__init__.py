@@ -1,0 +1,1 @@
+"""Scanner <-> tensors: volumes, files, phantoms, codecs, reports, the latent store."""

@@ -1,0 +1,189 @@
+"""NIfTI volumes of CT: read with doubts refused, written so that bytes repeat."""
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+
+from ctflow_fed.ct.volume import (
+    MAX_SIDE,
+    MAX_VOXELS,
+    CTVolume,
+    refuse_other_than_hounsfield,
+)
+from ctflow_fed.errors import SettingsError, VolumeError
+from ctflow_fed.files import write_atomically
+from ctflow_fed.shapes import Affine
+
+__all__ = ["read_nifti", "write_nifti"]
+
+SUFFIXES = (".nii", ".nii.gz")
+
+DISAGREEMENT_MM = 0.1
+"""How far the corners under sform and qform may lie apart; qform is float32."""
+
+DESCRIPTION_LENGTH = 79
+"""What fits into ``descrip``, with its closing zero."""
+
+_AXES_OF_FILE = (2, 1, 0)
+"""A file's axes are columns, rows, slices: x to the left, y to the back, z upwards."""
+
+
+def read_nifti(path: Path) -> CTVolume:
+    """Read a ``.nii`` or ``.nii.gz`` file of CT in HU, in canonical order.
+
+    Scaling by ``scl_slope`` is applied; nothing is resampled.
+
+    Raises:
+        VolumeError: for what is no single regular volume in HU and millimetres, with
+            one orientation; the sentence does not name the file.
+    """
+    image = _opened(path)
+    _refuse_other_shapes(image.shape)
+    _refuse_other_units(image.header)
+    affine = _placement(image)
+    voxels = _voxels(image)
+    if not np.isfinite(voxels).all():
+        raise VolumeError(
+            "expected finite voxels, got NaN or infinity among them; export the volume "
+            "again"
+        )
+    volume = CTVolume.canonical(voxels, affine)
+    if len(volume.hu) < 2:
+        raise VolumeError(
+            "expected a volume of at least two slices, got a single one; export the "
+            "complete series"
+        )
+    refuse_other_than_hounsfield(volume)
+    return volume
+
+
+def write_nifti(volume: CTVolume, path: Path, *, description: str = "") -> None:
+    """Write int16 HU to a ``.nii`` or ``.nii.gz`` file, whole or not at all.
+
+    Axes are columns, rows, slices (x to the left, y to the back, z upwards), placed by
+    sform and qform alike. The same volume and description give the same bytes.
+
+    Raises:
+        SettingsError: for another suffix, or a description that does not fit.
+    """
+    if not path.name.endswith(SUFFIXES):
+        raise SettingsError(
+            "a NIfTI file must end in .nii or .nii.gz, got another suffix; rename it"
+        )
+    if not description.isascii() or len(description) > DESCRIPTION_LENGTH:
+        raise SettingsError(
+            f"description must be at most {DESCRIPTION_LENGTH} ASCII characters, got "
+            f"{len(description)}; shorten it"
+        )
+    content = _image(volume, description).to_bytes()
+    if path.name.endswith(".gz"):
+        # No time and no name in the wrapper; level 1, since noise packs no better at 9.
+        content = gzip.compress(content, compresslevel=1, mtime=0)
+    write_atomically(path, lambda partial: partial.write_bytes(content))
+
+
+def _image(volume: CTVolume, description: str) -> Nifti1Image:
+    """Return the nibabel image of a volume."""
+    affine = volume.affine[:, [*_AXES_OF_FILE, 3]]
+    image = Nifti1Image(volume.hu.transpose(_AXES_OF_FILE), affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode()
+    return image
+
+
+def _opened(path: Path) -> Nifti1Image:
+    """Return the image with its header read; its voxels are still on disk."""
+    broken = VolumeError(
+        "expected a NIfTI file (.nii or .nii.gz), got one that is missing, broken or "
+        "of another kind; export the volume again"
+    )
+    if not path.name.endswith(SUFFIXES) or not path.is_file():
+        raise broken
+    try:
+        image = nibabel.load(path, mmap=False)
+    except Exception:  # noqa: BLE001  parsers of hostile bytes raise anything
+        raise broken from None
+    if not isinstance(image, Nifti1Image):  # of which NIfTI-2 is a kind
+        raise broken
+    return image
+
+
+def _refuse_other_shapes(shape: tuple[int, ...]) -> None:
+    """Refuse series of volumes, pictures, and absurd sizes."""
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+        raise VolumeError(
+            "expected one three-dimensional volume, got another number of dimensions; "
+            "store each volume in a file of its own"
+        )
+    if not all(1 <= side <= MAX_SIDE for side in shape[:3]) or (
+        int(np.prod(shape[:3], dtype=np.int64)) > MAX_VOXELS
+    ):
+        raise VolumeError(
+            f"expected 1 to {MAX_SIDE} voxels a side and at most {MAX_VOXELS}, got a "
+            "header that claims others; export the volume again"
+        )
+
+
+def _refuse_other_units(header: Nifti1Header) -> None:
+    """Refuse metres and micrometres, and voxels that are no real numbers."""
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        unit = "undefined"
+    if unit not in ("mm", "unknown"):
+        raise VolumeError(
+            "expected millimetres, got another unit in xyzt_units; convert the volume"
+        )
+    if header.get_data_dtype().kind not in "iuf":
+        raise VolumeError(
+            "expected integer or real voxels, got complex numbers or colours; export "
+            "the CT in Hounsfield units"
+        )
+
+
+def _placement(image: Nifti1Image) -> Affine:
+    """Return the affine, of which sform and qform must give one and the same."""
+    try:
+        sform, sform_code = image.header.get_sform(coded=True)
+        qform, qform_code = image.header.get_qform(coded=True)
+    except Exception:  # noqa: BLE001  nibabel raises many things for a bad quaternion
+        raise VolumeError(
+            "expected an orientation, got a qform that is none; export the volume again"
+        ) from None
+    forms = [
+        form
+        for form, code in ((sform, sform_code), (qform, qform_code))
+        if code > 0 and form is not None
+    ]
+    if not forms:
+        raise VolumeError(
+            "expected a volume that says where it lies, got neither sform nor qform; "
+            "export it again with its orientation"
+        )
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(image.shape[:3]) - 1)
+    places = [corners @ form[:3, :3].T + form[:3, 3] for form in forms]
+    # `not <=` refuses NaN as well.
+    if not np.abs(places[0] - places[-1]).max() <= DISAGREEMENT_MM:
+        raise VolumeError(
+            f"expected sform and qform to agree within {DISAGREEMENT_MM} mm, got two "
+            "orientations; remove the wrong one"
+        )
+    affine: Affine = np.array(forms[0], np.float64)
+    return affine
+
+
+def _voxels(image: Nifti1Image) -> np.ndarray:
+    """Read and scale the voxels."""
+    try:
+        voxels = np.asarray(image.dataobj)
+    except Exception:  # noqa: BLE001  a cut or false gzip stream raises many things
+        raise VolumeError(
+            "expected as many voxels as the header says, got a file that is cut short "
+            "or broken; copy it again"
+        ) from None
+    return voxels.reshape(voxels.shape[:3])
