@@ -1,0 +1,57 @@
+"""``ctflow phantom``: write phantom studies."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder for the studies and reports.csv.",
+)
+@click.option("--count", default=8, show_default=True, help="Number of studies.")
+@click.option(
+    "--hospital",
+    type=click.Choice(["north", "coast", "valley", "plain"]),
+    default="north",
+    show_default=True,
+    help="Whose patients and whose scanner.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["dicom", "nifti"]),
+    default="dicom",
+    show_default=True,
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--slices", default=60, show_default=True, help="Slices of a study.")
+@click.option("--rows", default=128, show_default=True, help="Rows and columns.")
+def command(
+    out: Path,
+    count: int,
+    hospital: str,
+    kind: Literal["dicom", "nifti"],
+    seed: int,
+    slices: int,
+    rows: int,
+) -> None:
+    """Write phantom studies as DICOM or NIfTI, with reports.
+
+    The same command goes on where it was stopped.
+    """
+    from dataclasses import replace
+
+    from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS
+    from ctflow_fed.ct.phantom.writer import write_studies
+
+    population = {**HOSPITALS, HELD_OUT.name: HELD_OUT}[hospital]
+    scanner = population.scanner.resized(slices, rows)
+    write_studies(out, replace(population, scanner=scanner), count, seed, kind)
+    click.echo(f"{count} studies and reports.csv in {out}")
