@@ -1,0 +1,28 @@
+"""How volumes are drawn, apart from what is drawn."""
+
+from dataclasses import dataclass
+
+from ctflow_fed.errors import SettingsError
+
+__all__ = ["GenerateSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    """The settings of `generate`.
+
+    ``batch`` requests are drawn together, which pays on a GPU; batches of another size
+    give voxels that differ by up to 1 HU. ``steps`` and ``solver`` are the sampler's
+    own where they are None. ``codec`` and ``encoder`` are the embedded ones, or folders
+    of those that the model was trained with.
+    """
+
+    batch: int = 1
+    steps: int | None = None
+    solver: str | None = None
+    codec: str = "haar"
+    encoder: str = "hashing"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 1024:
+            raise SettingsError(f"a batch must have 1 to 1024 requests: {self.batch}")

@@ -1,0 +1,124 @@
+"""From a request to a volume and its sidecar on disk."""
+
+import hashlib
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctflow_fed import __version__
+from ctflow_fed.augment.record import USE, Origin, SynthRecord
+from ctflow_fed.augment.request import SynthRequest
+from ctflow_fed.augment.settings import GenerateSettings
+from ctflow_fed.augment.store import SynthStore
+from ctflow_fed.ct.codec import codec_named
+from ctflow_fed.ct.nifti import write_nifti
+from ctflow_fed.ct.report import encoder_named
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import CTFlowError, MismatchError
+from ctflow_fed.files import sha256_of, write_json
+from ctflow_fed.model import load_package
+from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
+
+__all__ = ["SynthWorker", "load_sampler"]
+
+
+class SynthWorker:
+    """Draws requests with a model that is loaded once, and puts them into a store."""
+
+    def __init__(self, model: Path, out: Path, settings: GenerateSettings) -> None:
+        self.store = SynthStore(out)
+        self.sampler, origin = load_sampler(model, settings)
+        if origin != self.store.header.origin:
+            raise MismatchError("the model changed since the run began; start it again")
+
+    def __call__(self, batch: Sequence[SynthRequest]) -> list[str]:
+        """Draw a batch and write what is missing of it; see `pool.Worker`."""
+        try:
+            volumes = self.sampler.sample([_asked(each) for each in batch])
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is one batch's
+            return [_reason(error)] * len(batch)
+        return [self._put(*each) for each in zip(batch, volumes, strict=True)]
+
+    def _put(self, request: SynthRequest, volume: CTVolume) -> str:
+        """Write one volume, then its sidecar, unless they are there."""
+        sample_id = self.store.header.origin.sample_id(request)
+        if sample_id in self.store:
+            return ""
+        image = self.store.image(sample_id)
+        try:
+            image.parent.mkdir(exist_ok=True)
+            write_nifti(volume, image, description=f"{USE} {sample_id}")
+            record = _record(sample_id, request, volume, image)
+            value = record.to_json(self.store.header.origin)
+            write_json(self.store.sidecar(sample_id), value)
+        except Exception as error:  # noqa: BLE001  # a full disk, say: counted, not fatal
+            return _reason(error)
+        return ""
+
+
+def load_sampler(
+    model: Path, settings: GenerateSettings
+) -> tuple[VolumeSampler, Origin]:
+    """Load a model package and what belongs to it.
+
+    Raises ``MismatchError`` where the codec or the report encoder is not the model's.
+    """
+    chosen = {"steps": settings.steps, "solver": settings.solver}
+    given: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
+    package = load_package(model)
+    sampler = VolumeSampler(
+        package,
+        codec_named(settings.codec),
+        encoder_named(settings.encoder),
+        SampleSettings(**given),
+    )
+    known = package.provenance
+    origin = Origin(
+        model=package.digest,
+        codec_id=known.codec_id,
+        encoder_id=known.encoder_id,
+        rounds=known.rounds,
+        sites=known.sites,
+        steps=sampler.settings.steps,
+        solver=sampler.settings.solver,
+    )
+    return sampler, origin
+
+
+def _asked(request: SynthRequest) -> VolumeRequest:
+    return VolumeRequest(
+        report=request.report,
+        slices=request.slices,
+        seed=request.seed,
+        slice_mm=request.slice_mm,
+    )
+
+
+def _record(
+    sample_id: str, request: SynthRequest, volume: CTVolume, image: Path
+) -> SynthRecord:
+    slices, rows, cols = volume.hu.shape
+    return SynthRecord(
+        sample_id=sample_id,
+        labels=request.labels,
+        report=None if request.source == "given" else request.report,
+        report_sha256=hashlib.sha256(request.report.encode()).hexdigest(),
+        report_source=request.source,
+        seed=request.seed,
+        shape=(slices, rows, cols),
+        spacing=volume.spacing,
+        bytes=image.stat().st_size,
+        sha256=sha256_of(image),
+        code_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong and where in the code; a text might quote a report."""
+    if isinstance(error, CTFlowError):
+        return str(error)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"

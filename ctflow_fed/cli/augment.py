@@ -1,0 +1,153 @@
+"""``ctflow augment plan | run | status``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ctflow_fed import augment
+from ctflow_fed.ct.report_table import read_reports
+from ctflow_fed.errors import ReportTableError, SettingsError
+
+__all__ = ["command"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group("augment")
+def command() -> None:
+    """Draw labelled synthetic volumes for a training set."""
+
+
+@command.command()
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="FINDING=COUNT",
+    help='Volumes that shall show a finding, as in "Bronchiectasis=500"; repeatable.',
+)
+@click.option(
+    "--reports",
+    type=PATH,
+    help="Reports to draw as they are: a .csv as the intake takes it, or a text file "
+    "with one a line.",
+)
+@click.option("--slices", default=64, show_default=True, help="Slices of a volume.")
+@click.option("--slice-mm", type=float, help="Their distance; by default the model's.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", type=PATH, required=True, help="The plan, a JSON file.")
+def plan(
+    targets: tuple[str, ...],
+    reports: Path | None,
+    slices: int,
+    slice_mm: float | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Decide which volumes to draw; nothing is drawn yet."""
+    made = augment.plan(
+        target=dict(map(_target, targets)),
+        reports=[] if reports is None else _read_reports(reports),
+        seed=seed,
+        slices=slices,
+        slice_mm=slice_mm,
+    )
+    made.save(out)
+    click.echo(made.describe())
+
+
+@command.command()
+@click.argument("plan_file", metavar="PLAN", type=PATH)
+@click.option("--model", type=PATH, required=True, help="A model package.")
+@click.option("--out", type=PATH, required=True, help="Where the volumes go.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Ray actors; 0 draws in this process, without Ray.",
+)
+@click.option(
+    "--address", envvar="RAY_ADDRESS", help="A Ray cluster, not this machine."
+)
+@click.option("--batch", default=1, show_default=True, help="Volumes drawn together.")
+@click.option("--steps", type=int, help="Steps of the solver; by default its own.")
+@click.option("--solver", help="euler or heun; by default the sampler's.")
+@click.option("--codec", default="haar", show_default=True, help="haar, or a folder.")
+@click.option(
+    "--encoder", default="hashing", show_default=True, help="hashing, or a folder."
+)
+def run(
+    plan_file: Path,
+    model: Path,
+    out: Path,
+    workers: int,
+    address: str | None,
+    **settings: object,
+) -> None:
+    """Draw the volumes of a PLAN; the same command goes on after an interruption."""
+    store = augment.generate(
+        augment.Plan.load(plan_file),
+        model=model,
+        out=out,
+        workers=workers,
+        address=address,
+        settings=augment.GenerateSettings(**settings),  # type: ignore[arg-type]  # click's
+    )
+    _show(store.status())
+
+
+@command.command()
+@click.argument("folder", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def status(folder: Path, as_json: bool) -> None:
+    """Say how far a set of synthetic volumes is, running or not."""
+    found = augment.SynthStore(folder).status()
+    if as_json:
+        click.echo(json.dumps(asdict(found), sort_keys=True))
+    else:
+        _show(found)
+
+
+def _target(text: str) -> tuple[str, int]:
+    """Read ``FINDING=COUNT``."""
+    name, _, count = text.rpartition("=")
+    if not (name and count.isascii() and count.isdigit() and len(count) < 8):
+        raise SettingsError(
+            'a target must be FINDING=COUNT, as in "Bronchiectasis=500"'
+        )
+    return name.strip(), int(count)
+
+
+def _read_reports(path: Path) -> list[str]:
+    """Read a table of reports, or a text file with a report a line."""
+    if path.suffix.lower() == ".csv":
+        reports = read_reports(path).values()
+        for report in reports:
+            if report.problem:
+                raise ReportTableError(
+                    f"every row of the table must be fit to be drawn, but of one "
+                    f"{report.problem}; remove or complete it"
+                )
+        return [report.text for report in reports]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ReportTableError(
+            "the reports must be a readable .csv or text file in UTF-8"
+        ) from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _show(found: augment.StoreStatus) -> None:
+    """Print how far a set is."""
+    lacking = found.planned - found.done
+    click.echo(
+        f"{found.done} of {found.planned} volumes, {found.bytes / 1e6:.1f} MB; "
+        f"{lacking} missing, of these {found.damaged} damaged and {found.failed} failed"
+    )
+    for name, count in found.positives.items():
+        if count:
+            click.echo(f"  {name:<36}{count:>7}")
