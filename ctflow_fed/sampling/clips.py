@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctflow_fed.clips import CLIP_SLICES, clip_geometry
 from ctflow_fed.ct.report import ReportTokens
-from ctflow_fed.flow import SOLVERS, time_grid
+from ctflow_fed.flow import SOLVERS, shifted, time_grid
 from ctflow_fed.model import FMvT
 from ctflow_fed.sampling.settings import SampleSettings
 from ctflow_fed.seeds import derive_seed
@@ -74,7 +74,7 @@ def _draw_clips(
             geometry=geometry,
         )
 
-    times = time_grid(settings.steps).to(noise.device)
+    times = shifted(time_grid(settings.steps), settings.time_shift).to(noise.device)
     return SOLVERS[settings.solver](velocity, noise, times)
 
 

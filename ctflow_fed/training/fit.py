@@ -88,7 +88,7 @@ def evaluate_loss(network: FMvT, store: LatentStore, *, seed: int) -> float:
         batch_loss(
             network,
             read_batch(store, [pairs[int(index)] for index in part]).to(device),
-            0.0,
+            TrainSettings(context_noise=0.0),
             generator,
         )
         for part in chosen.split(8)

@@ -13,7 +13,8 @@ class TrainSettings:
 
     ``start_boost`` is the share of clips that are the first of their volume (CTFlow's
     StartBoost); ``context_noise`` is the share of noise in the context, so that the
-    network does not rely on a context that sampling cannot give; ``proximal`` is the
+    network does not rely on a context that sampling cannot give; ``time_shift`` moves
+    training towards noise (`ctflow_fed.flow.shifted`); ``proximal`` is the
     mu of FedProx (arXiv 1812.06127), zero for FedAvg.
     """
 
@@ -25,6 +26,7 @@ class TrainSettings:
     ema_decay: float = 0.999
     start_boost: float = 0.5
     context_noise: float = 0.05
+    time_shift: float = 5.0
     proximal: float = 0.0
 
     def __post_init__(self) -> None:
@@ -36,6 +38,7 @@ class TrainSettings:
         _within("ema_decay", self.ema_decay, 0, 1)
         _within("start_boost", self.start_boost, 0, 1)
         _within("context_noise", self.context_noise, 0, 1)
+        _within("time_shift", self.time_shift, 1, 1000)
         _within("proximal", self.proximal, 0, 1e6)
 
 

@@ -7,7 +7,12 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.flow import flow_matching_loss, logit_normal_times, straight_path
+from ctflow_fed.flow import (
+    flow_matching_loss,
+    logit_normal_times,
+    shifted,
+    straight_path,
+)
 from ctflow_fed.model import FMvT
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Time
@@ -52,7 +57,7 @@ def train_step(
     """
     device = next(network.parameters()).device
     batch = draw_batch(store, settings.batch_clips, settings.start_boost, generator)
-    loss = batch_loss(network, batch.to(device), settings.context_noise, generator)
+    loss = batch_loss(network, batch.to(device), settings, generator)
     objective = loss.mean()
     if anchor is not None and settings.proximal:
         objective = objective + settings.proximal / 2 * _distance(network, anchor)
@@ -68,11 +73,12 @@ def train_step(
 
 
 def batch_loss(
-    network: FMvT, batch: ClipBatch, context_noise: float, generator: torch.Generator
+    network: FMvT, batch: ClipBatch, settings: TrainSettings, generator: torch.Generator
 ) -> Time:
     """Return the flow-matching loss of each clip at times drawn by ``generator``."""
     device = batch.data.device
-    t = logit_normal_times(len(batch.data), generator).to(device)
+    t = logit_normal_times(len(batch.data), generator)
+    t = shifted(t, settings.time_shift).to(device)
     noise, blur = (
         torch.randn(batch.data.shape, generator=generator).to(device) for _ in range(2)
     )
@@ -80,7 +86,7 @@ def batch_loss(
     velocity = network(
         path.x_t,
         t,
-        context=(1 - context_noise) * batch.context + context_noise * blur,
+        context=batch.context.lerp(blur, settings.context_noise),
         report=batch.report,
         report_mask=batch.report_mask,
         geometry=batch.geometry,
