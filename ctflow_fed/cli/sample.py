@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from ctflow_fed.cli.options import FOLDER
+from ctflow_fed.cli.options import PACKAGE
 
 __all__ = ["command"]
 
 
 @click.command("sample")
-@click.argument("model", type=FOLDER)
+@click.argument("model", type=PACKAGE)
 @click.option("--report", required=True, help="Findings and impression, as text.")
 @click.option("--slices", default=64, show_default=True, help="Slices of the volume.")
 @click.option("--slice-mm", type=float, default=None, help="Spacing of the slices.")
@@ -37,7 +37,7 @@ def command(
     codec: str,
     encoder: str,
 ) -> None:
-    """Draw one volume from a report with MODEL, a model package.
+    """Draw one volume from a report with MODEL, a package or base, the shipped one.
 
     The same command draws the same volume.
     """

@@ -10,7 +10,7 @@ from ctflow_fed.model.package import (
 )
 from ctflow_fed.model.presets import PRESETS, FMvTConfig
 from ctflow_fed.model.published import load_published
-from ctflow_fed.model.start import start_network
+from ctflow_fed.model.start import base_model, start_network
 
 __all__ = [
     "PRESETS",
@@ -18,6 +18,7 @@ __all__ = [
     "FMvTConfig",
     "ModelPackage",
     "Provenance",
+    "base_model",
     "default_device",
     "fresh_network",
     "load_package",

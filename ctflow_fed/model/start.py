@@ -7,7 +7,16 @@ from ctflow_fed.model.fmvt import FMvT, fresh_network
 from ctflow_fed.model.package import load_package
 from ctflow_fed.model.presets import PRESETS
 
-__all__ = ["start_network"]
+__all__ = ["base_model", "start_network"]
+
+
+def base_model() -> Path:
+    """Return the folder of the model package that is shipped.
+
+    Preset tiny, trained on phantoms of a public population: no patient is in it.
+    ``make base-model`` is its recipe.
+    """
+    return Path(__file__).parent / "base"
 
 
 def start_network(preset: str, init: Path | None, seed: int) -> tuple[FMvT, str]:

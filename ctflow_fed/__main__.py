@@ -1,0 +1,5 @@
+"""``python -m ctflow_fed`` is ``ctflow``."""
+
+from ctflow_fed.cli import main
+
+main()
