@@ -1,0 +1,110 @@
+"""``ctflow federation``: one generator, taught at several sites."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+
+if TYPE_CHECKING:
+    from ctflow_fed.federation import RoundRecord
+
+__all__ = ["command"]
+
+
+@click.group("federation")
+def command() -> None:
+    """Train one generator at several sites; only weights leave a site."""
+
+
+@command.command("run")
+@click.argument("sites", nargs=-1, required=True, type=FOLDER)
+@click.option("--local", is_flag=True, help="Run all sites on this machine.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Where the job is kept.")
+@click.option("--rounds", default=10, show_default=True, help="Rounds in all.")
+@click.option("--steps", default=100, show_default=True, help="Steps in a round.")
+@click.option("--batch-clips", default=8, show_default=True, help="Clips in a step.")
+@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--proximal", default=0.0, show_default=True, help="Mu of FedProx.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@start_options
+def run(
+    sites: tuple[Path, ...],
+    local: bool,
+    out: Path,
+    rounds: int,
+    steps: int,
+    batch_clips: int,
+    learning_rate: float,
+    proximal: float,
+    as_json: bool,
+    preset: str,
+    init: Path | None,
+    seed: int,
+) -> None:
+    """Train at SITES, stores made by `ctflow intake`, and average in rounds.
+
+    The names of the folders name the sites. To resume, repeat the command.
+    """
+    if not local:
+        raise click.UsageError(
+            "say --local to run all sites on this machine; server/README.md tells how "
+            "to run sites at several hospitals"
+        )
+    from ctflow_fed.deployment.local import name_sites, run_locally
+    from ctflow_fed.federation import FederationSettings, RoundRecord
+
+    stores = name_sites(sites)
+    settings = FederationSettings(
+        out=str(out),
+        sites=tuple(stores),
+        rounds=rounds,
+        steps=steps,
+        preset=preset,
+        init=str(init) if init else "",
+        batch_clips=batch_clips,
+        learning_rate=learning_rate,
+        proximal=proximal,
+        seed=seed,
+    )
+    click.echo(f"{len(stores)} sites on this machine: {', '.join(stores)}", err=True)
+    played: list[RoundRecord] = []
+
+    def hear(record: RoundRecord) -> None:
+        played.append(record)
+        _say(record, settings.rounds)
+
+    job = run_locally(settings, stores, hear)
+    if not played:
+        click.echo("nothing was left to do: the job is done already", err=True)
+    _summarise(job.ledger.model, job.ledger.records, as_json)
+
+
+def _say(played: "RoundRecord", rounds: int) -> None:
+    """Show one line a round, and one more for each site that was left out."""
+    click.echo(
+        f"round {played.round} of {rounds}: loss {played.loss_before:.4f} -> "
+        f"{played.loss_after:.4f} with {len(played.slices)} sites, "
+        f"{played.seconds:.1f} s",
+        err=True,
+    )
+    for site, reason in played.refused.items():
+        click.echo(f"  left out: {site}: {reason}", err=True)
+
+
+def _summarise(model: Path, records: tuple["RoundRecord", ...], as_json: bool) -> None:
+    first, last = records[0].loss_before, records[-1].loss_after
+    if as_json:
+        result = {
+            "model": str(model),
+            "rounds": len(records),
+            "loss_first": first,
+            "loss_last": last,
+            "digest": records[-1].digest,
+        }
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}")
+        click.echo(f"model: {model}")

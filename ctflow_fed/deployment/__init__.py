@@ -1,0 +1,1 @@
+"""Starting a federation: where Flower meets a machine."""

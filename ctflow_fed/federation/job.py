@@ -1,0 +1,113 @@
+"""A federated job as the server holds it: its folder and the model so far."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ctflow_fed.errors import MismatchError, PackageError
+from ctflow_fed.federation.ledger import Ledger, RoundRecord
+from ctflow_fed.federation.payload import arrays_of, manifest_digest, manifest_of
+from ctflow_fed.federation.preflight import SiteFacts, agreed_header, mean_spacing
+from ctflow_fed.federation.settings import FederationSettings, RoundOrder
+from ctflow_fed.model import (
+    PRESETS,
+    FMvT,
+    Provenance,
+    fresh_network,
+    load_package,
+    save_package,
+)
+
+__all__ = ["Job", "open_job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job between two rounds; ``network`` is the global model after ``ledger``.
+
+    ``origin`` is the provenance of the model that the job began with, if any, and
+    ``parent`` the digest of its weights.
+    """
+
+    settings: FederationSettings
+    ledger: Ledger
+    network: FMvT
+    origin: Provenance | None
+    parent: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether nothing is left to do."""
+        return self.ledger.is_finished(self.settings.rounds)
+
+    def order(self, round_number: int) -> RoundOrder:
+        """Return what the sites are told in a round."""
+        return RoundOrder(
+            round_number=round_number,
+            steps=self.settings.steps,
+            seed=self.settings.seed,
+            training=self.settings.training(),
+            network=self.network.config,
+            manifest=manifest_digest(manifest_of(arrays_of(self.network))),
+        )
+
+    def check_sites(self, facts: Sequence[SiteFacts]) -> None:
+        """Refuse stores that do not fit one another or the model."""
+        header = agreed_header(facts)
+        if header.channels != self.network.config.latent_channels:
+            raise MismatchError(
+                f"the network needs latents of {self.network.config.latent_channels} "
+                f"channels, the sites have {header.channels}; take the studies in with "
+                "the codec of the network"
+            )
+        origin = self.origin
+        if origin is not None and (origin.codec_id, origin.encoder_id) != (
+            header.codec_id,
+            header.encoder_id,
+        ):
+            raise MismatchError(
+                "the model to begin with was trained with another codec or report "
+                "encoder than the sites' stores; take the studies in with its own"
+            )
+
+    def commit(self, record: RoundRecord, facts: Sequence[SiteFacts]) -> None:
+        """Write a finished round: the package of ``network``, then the record."""
+        header = agreed_header(facts)
+        provenance = Provenance(
+            codec_id=header.codec_id,
+            encoder_id=header.encoder_id,
+            latent_size=(header.height, header.width),
+            spacing=mean_spacing(facts),
+            steps=record.round * self.settings.steps,
+            seed=self.settings.seed,
+            rounds=record.round,
+            sites=len(facts),
+            parent=self.parent,
+        )
+        self.ledger.commit(
+            record, lambda folder: save_package(folder, self.network, provenance)
+        )
+
+
+def open_job(settings: FederationSettings) -> Job:
+    """Begin a job in its folder, or go on after its last finished round."""
+    start = load_package(Path(settings.init)) if settings.init else None
+    network = start.network if start else _fresh(settings)
+    parent = start.digest if start else ""
+    ledger = Ledger.open(
+        Path(settings.out),
+        {**settings.identity(), "parent": parent, "network": asdict(network.config)},
+    )
+    if ledger.rounds:
+        package = load_package(ledger.checkpoint(ledger.rounds))
+        if package.digest != ledger.records[-1].digest:
+            raise PackageError(
+                f"the model of round {ledger.rounds} is not the one that rounds.jsonl "
+                "names; restore the job's folder or begin in a new one"
+            )
+        network = package.network
+    return Job(settings, ledger, network, start.provenance if start else None, parent)
+
+
+def _fresh(settings: FederationSettings) -> FMvT:
+    return fresh_network(PRESETS[settings.preset], settings.seed)

@@ -1,0 +1,86 @@
+"""What a site does in a round, as functions of its store and of what it was sent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.errors import MismatchError
+from ctflow_fed.federation.payload import (
+    WireArray,
+    arrays_of,
+    load_arrays,
+    manifest_digest,
+    manifest_of,
+    unpack,
+)
+from ctflow_fed.federation.settings import RoundOrder
+from ctflow_fed.model import FMvT, default_device
+from ctflow_fed.training import evaluate_loss, fit
+
+__all__ = ["SiteResult", "local_loss", "local_round"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteResult:
+    """What a site has trained: its weights, how much they count, and two losses.
+
+    The losses are means over the first and the last quarter of the steps.
+    """
+
+    arrays: Mapping[str, NDArray[np.float32]]
+    slices: int
+    loss_first: float
+    loss_last: float
+
+
+def local_round(
+    store: LatentStore, order: RoundOrder, wire: Mapping[str, WireArray], site: str
+) -> SiteResult:
+    """Train the weights that were sent on the store, as the order says."""
+    network = _network(order, wire)
+    fitted = fit(
+        network,
+        store,
+        order.training,
+        steps=order.steps,
+        seed=order.seed,
+        round_number=order.round_number,
+        site=site,
+    )
+    quarter = max(1, len(fitted.losses) // 4)
+    return SiteResult(
+        arrays=arrays_of(network),
+        slices=fitted.slices,
+        loss_first=_mean(fitted.losses[:quarter]),
+        loss_last=_mean(fitted.losses[-quarter:]),
+    )
+
+
+def local_loss(
+    store: LatentStore, order: RoundOrder, wire: Mapping[str, WireArray]
+) -> float:
+    """Return the loss of the weights that were sent on a fixed choice of clips.
+
+    The choice is the same in every round of a job.
+    """
+    return evaluate_loss(_network(order, wire), store, seed=order.seed)
+
+
+def _network(order: RoundOrder, wire: Mapping[str, WireArray]) -> FMvT:
+    """Build the network of an order with the weights that came with it."""
+    network = FMvT(order.network)
+    manifest = manifest_of(arrays_of(network))
+    if manifest_digest(manifest) != order.manifest:
+        raise MismatchError(
+            "the network of the round has other arrays here than at the server; "
+            "install the same version at the server and at every site"
+        )
+    load_arrays(network, unpack(wire, manifest))
+    return network.to(default_device())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

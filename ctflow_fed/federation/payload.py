@@ -1,0 +1,152 @@
+"""Weights as named arrays, and the check of every array that comes from outside.
+
+An array travels as its raw little-endian float32 bytes, so that nothing received is
+ever parsed: names, shapes and lengths are compared with the manifest of the round.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ctflow_fed.errors import UpdateError
+from ctflow_fed.files import digest_of
+
+__all__ = [
+    "RAW",
+    "Arrays",
+    "Manifest",
+    "WireArray",
+    "arrays_of",
+    "check_update",
+    "load_arrays",
+    "manifest_digest",
+    "manifest_of",
+    "norm_of",
+    "pack",
+    "unpack",
+]
+
+Arrays = Mapping[str, NDArray[np.float32]]
+"""All weights of a network by name."""
+
+Manifest = Mapping[str, tuple[int, ...]]
+"""The name and the shape of every array of a round."""
+
+RAW = "ctflow.raw"
+"""How an array is serialised: not at all."""
+
+WIRE_TYPE = "<f4"
+LARGEST_MOVE = 10.0
+"""An update may be this many times as long as the weights it departs from: training
+never comes near it, an update that was scaled or has diverged does."""
+
+
+class WireArray(NamedTuple):
+    """One array as it travels."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def arrays_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return copies of all weights of a network."""
+    return {
+        name: value.detach().cpu().float().numpy().copy()
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_arrays(network: nn.Module, arrays: Arrays) -> None:
+    """Put weights into a network of the same manifest."""
+    check_manifest(manifest_of(arrays_of(network)), manifest_of(arrays))
+    network.load_state_dict(
+        {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+    )
+
+
+def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of arrays, by name."""
+    return {name: tuple(arrays[name].shape) for name in sorted(arrays)}
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """Return the digest that the order of a round names."""
+    return digest_of({name: list(shape) for name, shape in manifest.items()})
+
+
+def pack(arrays: Arrays) -> dict[str, WireArray]:
+    """Return arrays as they travel."""
+    return {
+        name: WireArray(
+            "float32", tuple(value.shape), value.astype(WIRE_TYPE).tobytes()
+        )
+        for name, value in arrays.items()
+    }
+
+
+def unpack(
+    wire: Mapping[str, WireArray], manifest: Manifest
+) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a message; any that the manifest does not say is refused."""
+    check_manifest(manifest, {name: tuple(each.shape) for name, each in wire.items()})
+    for each in wire.values():
+        if each.dtype != "float32" or len(each.data) != 4 * math.prod(each.shape):
+            raise UpdateError(
+                "expected every array as float32 of the length that its shape says, "
+                "got another; install the same version at the server and at every site"
+            )
+    return {
+        name: np.frombuffer(each.data, WIRE_TYPE).reshape(each.shape).astype(np.float32)
+        for name, each in wire.items()
+    }
+
+
+def check_manifest(expected: Manifest, got: Manifest) -> None:
+    """Refuse arrays whose names or shapes are not those of the round."""
+    if set(expected) != set(got):
+        raise UpdateError(
+            f"expected the {len(expected)} arrays of the round's network, got "
+            f"{len(set(expected) & set(got))} of them and "
+            f"{len(set(got) - set(expected))} others; was another network sent?"
+        )
+    different = [name for name in sorted(expected) if expected[name] != got[name]]
+    if different:
+        raise UpdateError(
+            f"expected the shapes of the round's network, got others in "
+            f"{len(different)} arrays; was another network sent?"
+        )
+
+
+def check_update(update: Arrays, start: Arrays) -> float:
+    """Return how far an update has moved from ``start``, relative to its length.
+
+    Raises ``UpdateError`` where a number is not finite or the move is absurdly long.
+    """
+    if not all(np.isfinite(value).all() for value in update.values()):
+        raise UpdateError(
+            "the update holds numbers that are not finite; "
+            "lower the learning rate or look at the site's data"
+        )
+    moved = norm_of({name: update[name] - start[name] for name in start})
+    length = moved / max(norm_of(start), 1e-12)
+    if length > LARGEST_MOVE:
+        raise UpdateError(
+            f"the update moved {length:.3g} times the length of the weights, more than "
+            f"{LARGEST_MOVE:g}; lower the learning rate or look at the site's data"
+        )
+    return length
+
+
+def norm_of(arrays: Arrays) -> float:
+    """Return the Euclidean length of all arrays as one vector."""
+    return math.sqrt(
+        sum(
+            float(np.square(value, dtype=np.float64).sum()) for value in arrays.values()
+        )
+    )

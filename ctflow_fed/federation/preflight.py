@@ -1,0 +1,109 @@
+"""What every site says before the first round, and whether the sites fit together."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctflow_fed import __version__
+from ctflow_fed.ct.store import LatentStore, StoreHeader
+from ctflow_fed.errors import MismatchError, SettingsError, StoreError, UpdateError
+from ctflow_fed.federation.settings import ConfigValue, check_site_name, check_version
+from ctflow_fed.training import describe
+
+__all__ = ["SiteFacts", "agreed_header", "facts_of", "mean_spacing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFacts:
+    """What the server is told about a site: how much of what kind, nothing of whom.
+
+    ``spacing`` is the median over the site's studies, in mm.
+    """
+
+    site: str
+    header: StoreHeader
+    studies: int
+    slices: int
+    spacing: tuple[float, float, float]
+
+    def to_record(self) -> dict[str, ConfigValue | list[float]]:
+        """Return the facts as values that a message can hold."""
+        return {
+            "version": __version__,
+            "site": self.site,
+            "header": json.dumps(asdict(self.header), sort_keys=True),
+            "studies": self.studies,
+            "slices": self.slices,
+            "spacing": list(self.spacing),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "SiteFacts":
+        """Read the facts; those of another version are refused in a sentence."""
+        check_version(record.get("version"))
+        try:
+            header = StoreHeader.from_json(json.loads(record["header"]))
+            row, col, depth = (float(length) for length in record["spacing"])
+            facts = cls(
+                site=check_site_name(record["site"]),
+                header=header,
+                studies=int(record["studies"]),
+                slices=int(record["slices"]),
+                spacing=(row, col, depth),
+            )
+        except (
+            *(KeyError, TypeError, ValueError, RecursionError),
+            *(SettingsError, StoreError),
+        ):
+            raise UpdateError(
+                "expected the facts of a site, got something else"
+            ) from None
+        if not (0 < facts.studies <= facts.slices <= 10**9) or not all(
+            math.isfinite(length) and length > 0 for length in facts.spacing
+        ):
+            raise UpdateError(
+                "expected a site with studies, slices and their spacing; "
+                "take studies in with: ctflow intake"
+            )
+        return facts
+
+
+def facts_of(store: LatentStore, site: str) -> SiteFacts:
+    """Return what a site says of its store; an empty one raises ``StoreError``."""
+    if not len(store):
+        raise StoreError("the store holds no study; take some in with: ctflow intake")
+    return SiteFacts(
+        site=check_site_name(site),
+        header=store.header,
+        studies=len(store),
+        slices=sum(record.slices for record in store.records),
+        spacing=describe(store, steps=0, seed=0).spacing,
+    )
+
+
+def agreed_header(facts: Sequence[SiteFacts]) -> StoreHeader:
+    """Return the header that all stores share, or say which differs and in what."""
+    first, *others = sorted(facts, key=lambda each: each.site)
+    for other in others:
+        expected, got = asdict(first.header), asdict(other.header)
+        different = sorted(key for key in expected if expected[key] != got[key])
+        if different:
+            raise MismatchError(
+                f"the stores of {first.site} and {other.site} differ in "
+                f"{', '.join(different)}; take the studies in with the same codec, "
+                "report encoder and image size at every site"
+            )
+    return first.header
+
+
+def mean_spacing(facts: Sequence[SiteFacts]) -> tuple[float, float, float]:
+    """Return the mean spacing over the slices of all sites, in mm."""
+    ordered = sorted(facts, key=lambda each: each.site)
+    slices = sum(each.slices for each in ordered)
+    between, row, col = (
+        math.fsum(each.slices * each.spacing[axis] for each in ordered) / slices
+        for axis in range(3)
+    )
+    return (between, row, col)

@@ -1,0 +1,198 @@
+"""What a coordinator chooses for a federated job, and what each round tells a site."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ctflow_fed import __version__
+from ctflow_fed.errors import MismatchError, SettingsError, UpdateError
+from ctflow_fed.model import PRESETS, FMvTConfig
+from ctflow_fed.training import TrainSettings
+
+__all__ = ["ConfigValue", "FederationSettings", "RoundOrder", "check_site_name"]
+
+ConfigValue = str | int | float | bool
+"""What Flower carries in a run's configuration and in a message's record."""
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def check_site_name(name: object) -> str:
+    """Return the name of a site; one that is no plain word raises ``SettingsError``.
+
+    Names go into file names, logs and model cards, so they must say nothing but who.
+    """
+    if not isinstance(name, str) or SITE_NAME.fullmatch(name) is None:
+        raise SettingsError(
+            "expected a site name of 1 to 64 letters, digits, _ and -, got something "
+            "else; rename the site's folder, or set `site` in its node config"
+        )
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationSettings:
+    """A federated job.
+
+    ``out`` is the job's folder on the server's host; ``sites`` are the names of the
+    sites that take part; ``init`` is a model package to begin with, empty for a fresh
+    network of size ``preset``; ``wait_seconds`` is how long missing sites are waited
+    for at the start, ``round_seconds`` how long their answers are in every round.
+    """
+
+    out: str
+    sites: tuple[str, ...]
+    rounds: int = 10
+    steps: int = 100
+    preset: str = "tiny"
+    init: str = ""
+    batch_clips: int = TrainSettings.batch_clips
+    learning_rate: float = TrainSettings.learning_rate
+    proximal: float = TrainSettings.proximal
+    seed: int = 0
+    wait_seconds: float = 600.0
+    round_seconds: float = 43200.0
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise SettingsError("expected the folder of the job as `out`, got nothing")
+        if not self.sites or len(set(self.sites)) != len(self.sites):
+            raise SettingsError(
+                "expected at least one site and every name once; "
+                "name the sites that take part"
+            )
+        for site in self.sites:
+            check_site_name(site)
+        object.__setattr__(self, "sites", tuple(sorted(self.sites)))
+        _within("rounds", self.rounds, 1, 10**6)
+        _within("steps", self.steps, 1, 10**6)
+        _within("seed", self.seed, 0, 2**63 - 1)
+        _within("wait-seconds", self.wait_seconds, 1, 10**7)
+        _within("round-seconds", self.round_seconds, 1, 10**7)
+        if self.preset not in PRESETS:
+            raise SettingsError(
+                f"expected a preset of {', '.join(PRESETS)}, got another word"
+            )
+        self.training()
+
+    @classmethod
+    def from_run_config(cls, config: Mapping[str, Any]) -> "FederationSettings":
+        """Read Flower's run config; keys are the fields with hyphens, all required.
+
+        ``sites`` is one string there, with commas.
+        """
+        kinds = {field.name.replace("_", "-"): field.type for field in fields(cls)}
+        if set(config) != set(kinds):
+            different = sorted(set(config) ^ set(kinds))
+            raise SettingsError(
+                f"the run config must have exactly our keys; look at: {different}"
+            )
+        values: dict[str, Any] = {
+            key: _sites(config[key]) if key == "sites" else config[key] for key in kinds
+        }
+        for key, kind in kinds.items():
+            if kind is float and type(values[key]) is int:
+                values[key] = float(values[key])
+            if isinstance(kind, type) and type(values[key]) is not kind:
+                raise SettingsError(f"expected a {kind.__name__} as {key}")
+        return cls(**{key.replace("-", "_"): value for key, value in values.items()})
+
+    def to_run_config(self) -> dict[str, ConfigValue]:
+        """Return what `from_run_config` reads."""
+        values = {**asdict(self), "sites": ",".join(self.sites)}
+        return {key.replace("_", "-"): value for key, value in values.items()}
+
+    def training(self) -> TrainSettings:
+        """Return how a site trains."""
+        return TrainSettings(
+            batch_clips=self.batch_clips,
+            learning_rate=self.learning_rate,
+            proximal=self.proximal,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes it this job: all that its result depends on.
+
+        The folder may move and the patience may change; the package to begin with is
+        known by the digest of its weights and its size by its network, which the caller
+        adds.
+        """
+        loose = {"out", "init", "preset", "wait_seconds", "round_seconds"}
+        values = {k: v for k, v in asdict(self).items() if k not in loose}
+        return {**values, "sites": list(self.sites)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOrder:
+    """What the server tells every site with the weights of a round.
+
+    ``manifest`` is the digest of names and shapes of all arrays, ``version`` that of
+    the server's library.
+    """
+
+    round_number: int
+    steps: int
+    seed: int
+    training: TrainSettings
+    network: FMvTConfig
+    manifest: str
+    version: str = __version__
+
+    def to_record(self) -> dict[str, ConfigValue]:
+        """Return the order as values that a message can hold."""
+        return {
+            "round": self.round_number,
+            "steps": self.steps,
+            "seed": self.seed,
+            "training": json.dumps(asdict(self.training), sort_keys=True),
+            "network": json.dumps(asdict(self.network), sort_keys=True),
+            "manifest": self.manifest,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "RoundOrder":
+        """Read an order; one of another version or shape is refused in a sentence."""
+        check_version(record.get("version"))
+        kinds = {"round": int, "steps": int, "seed": int, "manifest": str}
+        if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+            raise UpdateError("expected the order of a round, got a message without it")
+        if not (0 <= record["round"] <= 10**6 and 0 <= record["steps"] <= 10**6):
+            raise UpdateError("expected a round and steps of at most a million")
+        try:
+            training = TrainSettings(**json.loads(record["training"]))
+            network = FMvTConfig(**json.loads(record["network"]))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise UpdateError(
+                "the order of a round must name our settings of training and network"
+            ) from None
+        return cls(
+            round_number=record["round"],
+            steps=record["steps"],
+            seed=record["seed"],
+            training=training,
+            network=network,
+            manifest=record["manifest"],
+        )
+
+
+def check_version(version: object) -> None:
+    """Refuse a message of another version of this library."""
+    if version != __version__:
+        raise MismatchError(
+            f"expected version {__version__} of ctflow-fed on both ends, got another; "
+            "install the same version at the server and at every site"
+        )
+
+
+def _sites(value: object) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        raise SettingsError("expected the sites as one string with commas")
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"expected {name} between {low:g} and {high:g}")

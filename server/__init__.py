@@ -1,0 +1,1 @@
+"""What runs at the coordinator, under a Flower SuperLink."""

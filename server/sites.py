@@ -1,0 +1,118 @@
+"""Who is there, and asking them: names for nodes, and no wait without an end."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from ctflow_fed.errors import CTFlowError, IncompleteError, MismatchError
+from ctflow_fed.federation import SiteFacts, agreed_header
+from server.strategy import content_of, facts_in
+
+__all__ = ["Roster", "ask"]
+
+POLL_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """The sites of a job that have answered the preflight question, by their names.
+
+    A SuperNode that was started again is another node to Flower: it is asked again, and
+    the newest node of a name is the site.
+    """
+
+    def __init__(self, grid: Grid, sites: tuple[str, ...]) -> None:
+        self.facts: dict[str, SiteFacts] = {}
+        self._grid, self._sites = grid, sites
+        self._nodes: dict[str, int] = {}
+        self._asked: set[int] = set()
+        self._pending: dict[str, int] = {}
+        self._refused: dict[str, str] = {}
+
+    def wait(self, seconds: float) -> None:
+        """Return once every site has answered.
+
+        Raises ``MismatchError`` when a site cannot take part, and ``IncompleteError``
+        with the names of those that have not answered in time.
+        """
+        end = time.monotonic() + seconds
+        while missing := sorted(set(self._sites) - set(self.refresh())):
+            for site in missing:
+                if site in self._refused:
+                    raise MismatchError(f"{site}: {self._refused[site]}")
+            if time.monotonic() > end:
+                raise IncompleteError(
+                    f"no answer from {', '.join(missing)} within {seconds:g} s; start "
+                    "the SuperNodes of these sites, then run the job again"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def refresh(self) -> dict[str, int]:
+        """Ask who is new, hear who has answered, and return the node of each site."""
+        present = set(self._grid.get_node_ids())
+        self._question(sorted(present - self._asked))
+        for reply in self._grid.pull_messages(list(self._pending)):
+            node = self._pending.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                self._hear(node, reply)
+        self._asked &= present
+        self._nodes = {s: node for s, node in self._nodes.items() if node in present}
+        return dict(self._nodes)
+
+    def _question(self, nodes: list[int]) -> None:
+        messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        if messages:
+            self._grid.push_messages(messages)
+        for message, node in zip(messages, nodes, strict=True):
+            self._pending[message.metadata.message_id] = node
+            self._asked.add(node)
+
+    def _hear(self, node: int, reply: Message) -> None:
+        """Take in a site that is named in the job and fits the others."""
+        name = _name_in(reply)
+        try:
+            facts = facts_in(content_of(reply))
+            name = facts.site
+            agreed_header([*self.facts.values(), facts])
+        except CTFlowError as error:
+            self._refused[name] = str(error)
+            log.warning("a site cannot take part: %s", error)
+            return
+        if name not in self._sites:
+            log.warning("a site that the job does not name is left out")
+            return
+        if name in self._nodes:
+            log.warning("two nodes are called %s; the newer one is asked", name)
+        self._refused.pop(name, None)
+        self.facts[name] = facts
+        self._nodes[name] = node
+
+
+def ask(
+    grid: Grid, messages: Mapping[str, Message], seconds: float
+) -> dict[str, Message]:
+    """Send each site its message and return the replies that come in time, by site."""
+    if not messages:
+        return {}
+    grid.push_messages(list(messages.values()))
+    pending = {each.metadata.message_id: site for site, each in messages.items()}
+    replies: dict[str, Message] = {}
+    end = time.monotonic() + seconds
+    while pending and time.monotonic() < end:
+        for reply in grid.pull_messages(list(pending)):
+            site = pending.pop(reply.metadata.reply_to_message_id, None)
+            if site is not None:
+                replies[site] = reply
+        if pending:
+            time.sleep(POLL_SECONDS)
+    return replies
+
+
+def _name_in(reply: Message) -> str:
+    """Return the name that a refusal comes with, or nothing."""
+    refusal = None if reply.has_error() else reply.content.get("refusal")
+    return str(refusal.get("site")) if isinstance(refusal, ConfigRecord) else ""

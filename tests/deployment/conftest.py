@@ -1,0 +1,78 @@
+"""Sites on disk, and a command line as a user starts it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(sys.executable).parent
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "OMP_NUM_THREADS": "1",
+}
+JOB = {"--rounds": "2", "--steps": "2", "--preset": "nano", "--batch-clips": "2"}
+
+
+@pytest.fixture(scope="session")
+def sites(haar_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two sites: `a` with two studies and `b` with three."""
+    root = tmp_path_factory.mktemp("sites")
+    for name in ("a", "b"):
+        shutil.copytree(haar_store, root / name)
+    index = root / "a" / "index.jsonl"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:2]))
+    return [root / "a", root / "b"]
+
+
+class Command:
+    """``ctflow federation run --local``, started as a user does."""
+
+    def start(
+        self, sites: list[Path], out: Path, **options: str
+    ) -> "subprocess.Popen[str]":
+        """Start the command; ``rounds="3"`` stands for ``--rounds 3``."""
+        named = {f"--{key.replace('_', '-')}": value for key, value in options.items()}
+        words = [word for pair in {**JOB, **named}.items() for word in pair]
+        command = ["ctflow", "federation", "run", "--local", *map(str, sites)]
+        return subprocess.Popen(
+            [*command, "--out", str(out), *words],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, sites: list[Path], out: Path, **options: str) -> tuple[int, str, str]:
+        """Run the command to its end; return its exit code, stdout and stderr."""
+        process = self.start(sites, out, **options)
+        stdout, stderr = process.communicate(timeout=240)
+        return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope="session")
+def federation() -> Command:
+    """The command, not yet started."""
+    return Command()
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment of a process that may start Flower's programs."""
+    return dict(ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def unbroken(
+    federation: Command, sites: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A finished job of two rounds, and what the user saw of it."""
+    out = tmp_path_factory.mktemp("unbroken") / "job"
+    code, stdout, stderr = federation.run(sites, out)
+    assert code == 0, stderr
+    return out, stdout + stderr

@@ -1,0 +1,118 @@
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ctflow_fed.errors import CTFlowError, MismatchError, SettingsError, UpdateError
+from ctflow_fed.federation import FederationSettings, RoundOrder, check_site_name
+from ctflow_fed.model import PRESETS
+
+SETTINGS = FederationSettings(out="job", sites=("b", "a"), rounds=3)
+ORDER = RoundOrder(
+    round_number=2,
+    steps=5,
+    seed=1,
+    training=SETTINGS.training(),
+    network=PRESETS["nano"],
+    manifest="0" * 64,
+)
+
+
+def test_the_run_config_of_the_bundle_is_these_settings_with_these_defaults():
+    project = tomllib.loads(
+        (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    )
+    config = project["tool"]["flwr"]["app"]["config"]
+
+    assert FederationSettings.from_run_config(
+        {**config, "out": "job", "sites": "a"}
+    ) == FederationSettings(out="job", sites=("a",))
+
+
+def test_settings_survive_the_run_config():
+    assert FederationSettings.from_run_config(SETTINGS.to_run_config()) == SETTINGS
+
+
+def test_a_whole_number_is_fine_where_a_fraction_may_stand():
+    config = {**SETTINGS.to_run_config(), "proximal": 1}
+
+    assert FederationSettings.from_run_config(config).proximal == 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("out", ""),
+        ("sites", ""),
+        ("sites", "a,a"),
+        ("sites", "a,../b"),
+        ("sites", 3),
+        ("rounds", 0),
+        ("rounds", "2"),
+        ("rounds", True),
+        ("steps", 0),
+        ("seed", -1),
+        ("preset", "huge"),
+        ("learning-rate", 2.0),
+        ("learning-rate", float("nan")),
+        ("proximal", -1.0),
+        ("round-seconds", 0.0),
+        ("unknown", 1),
+    ],
+)
+def test_a_value_out_of_range_is_refused(key, value):
+    with pytest.raises(SettingsError):
+        FederationSettings.from_run_config({**SETTINGS.to_run_config(), key: value})
+
+
+def test_the_order_of_the_sites_and_the_place_of_the_job_are_not_its_identity():
+    moved = replace(SETTINGS, out="elsewhere", sites=("a", "b"), wait_seconds=5.0)
+
+    assert moved.identity() == SETTINGS.identity()
+    assert replace(SETTINGS, seed=1).identity() != SETTINGS.identity()
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "ä", "a" * 65, 3, None])
+def test_a_site_name_is_a_plain_word(name):
+    with pytest.raises(SettingsError):
+        check_site_name(name)
+
+
+def test_an_order_survives_its_message():
+    assert RoundOrder.from_record(ORDER.to_record()) == ORDER
+
+
+def test_an_order_of_another_version_is_refused():
+    with pytest.raises(MismatchError, match="same version"):
+        RoundOrder.from_record({**ORDER.to_record(), "version": "9.9.9"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": "2"},
+        {"steps": -1},
+        {"steps": 10**12},
+        {"manifest": 0},
+        {"training": "{"},
+        {"training": "[" * 100_000},
+        {"training": json.dumps({"unknown": 1})},
+        {"training": json.dumps({"batch_clips": 10**9})},
+        {"network": json.dumps({"layers": 1})},
+        {"network": json.dumps({"layers": 10**9, "features": 16, "heads": 4})},
+        {"network": json.dumps([])},
+        {"network": 3},
+    ],
+)
+def test_an_order_that_is_none_is_refused_in_a_sentence(change):
+    with pytest.raises(CTFlowError):
+        RoundOrder.from_record({**ORDER.to_record(), **change})
+
+
+def test_a_message_without_an_order_is_refused():
+    with pytest.raises(MismatchError):
+        RoundOrder.from_record({})
+    with pytest.raises(UpdateError, match="order"):
+        RoundOrder.from_record({"version": ORDER.version})

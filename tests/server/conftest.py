@@ -1,0 +1,103 @@
+"""A federation without a network: the real client answers within this process."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from ctflow_fed.federation import FederationSettings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what Flower imports warns about click 9
+    from flwr.app import Context, Message, RecordDict
+    from flwr.serverapp import Grid
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from client.app import app as client
+
+Answer = Callable[[Message, Context], Message | None]
+
+
+class DirectGrid(Grid):
+    """Sites as nodes 1, 2, ...; ``answers`` may put another answer in a site's place.
+
+    An answer of ``None`` is a site that stays silent.
+    """
+
+    def __init__(self, stores: dict[str, Path], **answers: Answer) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        self.sent: list[Message] = []
+        self.answers = answers
+        self.nodes = dict(enumerate(stores, start=1))
+        self._stores = stores
+        self._replies: dict[str, Message] = {}
+
+    def set_run(self, run: object) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> object:
+        raise NotImplementedError
+
+    def create_message(self, *parts: object) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: object, *, timeout: object = None) -> object:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        ready = [each for each in message_ids if each in self._replies]
+        return [self._replies.pop(each) for each in ready]
+
+    def _push(self, message: Message) -> str:
+        identity = f"message-{len(self.sent)}"
+        message.metadata.__dict__["_message_id"] = identity
+        self.sent.append(message)
+        site = self.nodes[message.metadata.dst_node_id]
+        config = {"site": site, "store": str(self._stores[site]), "threads": 1}
+        context = Context(1, 1, config, RecordDict(), {})
+        reply = self.answers.get(site, client)(message, context)
+        if reply is not None:
+            self._replies[identity] = reply
+        return identity
+
+
+@pytest.fixture
+def stores(haar_store: Path, tmp_path: Path) -> dict[str, Path]:
+    """Two sites: `a` with two studies and `b` with three."""
+    folders = {name: tmp_path / "stores" / name for name in ("a", "b")}
+    for folder in folders.values():
+        shutil.copytree(haar_store, folder)
+    index = folders["a"] / "index.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join(lines[:2]))
+    return folders
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FederationSettings:
+    """Two rounds of two steps at the smallest size."""
+    return FederationSettings(
+        out=str(tmp_path / "job"),
+        sites=("a", "b"),
+        rounds=2,
+        steps=2,
+        preset="nano",
+        batch_clips=2,
+        wait_seconds=1.0,
+        round_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def direct_grid() -> type[DirectGrid]:
+    """The class, for a test module cannot import its conftest."""
+    return DirectGrid
