@@ -60,6 +60,7 @@ def untrained(folder: Path) -> Path:
         codec_id=HaarCodec().codec_id,
         encoder_id=HashingReportEncoder().encoder_id,
         latent_size=(16, 16),
+        slices=16,
         spacing=(5.0, 5.0, 5.0),
         steps=0,
         seed=0,

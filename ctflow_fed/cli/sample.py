@@ -13,7 +13,12 @@ __all__ = ["command"]
 @click.argument("model", type=PACKAGE)
 @click.option("--report", required=True, help="Findings and impression, as text.")
 @click.option("--slices", default=64, show_default=True, help="Slices of the volume.")
-@click.option("--slice-mm", type=float, default=None, help="Spacing of the slices.")
+@click.option(
+    "--slice-mm",
+    type=float,
+    default=None,
+    help="Their spacing; by default the volume has the height of the training data's.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--out",

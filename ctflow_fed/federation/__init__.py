@@ -22,6 +22,7 @@ from ctflow_fed.federation.preflight import (
     SiteFacts,
     agreed_header,
     facts_of,
+    mean_slices,
     mean_spacing,
 )
 from ctflow_fed.federation.settings import (
@@ -55,6 +56,7 @@ __all__ = [
     "local_round",
     "manifest_digest",
     "manifest_of",
+    "mean_slices",
     "mean_spacing",
     "norm_of",
     "open_job",

@@ -7,7 +7,12 @@ from pathlib import Path
 from ctflow_fed.errors import MismatchError, PackageError
 from ctflow_fed.federation.ledger import Ledger, RoundRecord
 from ctflow_fed.federation.payload import arrays_of, manifest_digest, manifest_of
-from ctflow_fed.federation.preflight import SiteFacts, agreed_header, mean_spacing
+from ctflow_fed.federation.preflight import (
+    SiteFacts,
+    agreed_header,
+    mean_slices,
+    mean_spacing,
+)
 from ctflow_fed.federation.settings import FederationSettings, RoundOrder
 from ctflow_fed.model import (
     PRESETS,
@@ -77,6 +82,7 @@ class Job:
             codec_id=header.codec_id,
             encoder_id=header.encoder_id,
             latent_size=(header.height, header.width),
+            slices=mean_slices(facts),
             spacing=mean_spacing(facts),
             steps=record.round * self.settings.steps,
             seed=self.settings.seed,

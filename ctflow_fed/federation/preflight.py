@@ -12,7 +12,7 @@ from ctflow_fed.errors import MismatchError, SettingsError, StoreError, UpdateEr
 from ctflow_fed.federation.settings import ConfigValue, check_site_name, check_version
 from ctflow_fed.training import describe
 
-__all__ = ["SiteFacts", "agreed_header", "facts_of", "mean_spacing"]
+__all__ = ["SiteFacts", "agreed_header", "facts_of", "mean_slices", "mean_spacing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +107,9 @@ def mean_spacing(facts: Sequence[SiteFacts]) -> tuple[float, float, float]:
         for axis in range(3)
     )
     return (between, row, col)
+
+
+def mean_slices(facts: Sequence[SiteFacts]) -> int:
+    """Return the mean number of slices over the studies of all sites."""
+    slices = sum(each.slices for each in facts)
+    return round(slices / sum(each.studies for each in facts))

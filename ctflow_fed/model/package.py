@@ -28,14 +28,15 @@ class Provenance:
     """Where a model comes from and what it belongs to.
 
     ``codec_id`` and ``encoder_id`` name the latents and tokens it was trained on;
-    ``latent_size`` (height, width) and ``spacing`` (slice, row, column, mm) are those
-    of the training data and of what is drawn; ``parent`` is the digest of the
+    ``latent_size`` (height, width), ``slices`` and ``spacing`` (slice, row, column,
+    mm) are those of a typical training volume; ``parent`` is the digest of the
     weights that training began with, empty for a fresh network.
     """
 
     codec_id: str
     encoder_id: str
     latent_size: tuple[int, int]
+    slices: int
     spacing: tuple[float, float, float]
     steps: int
     seed: int
@@ -126,7 +127,7 @@ def _read_fields(
 
 
 def _as_tuples(known: dict[str, Any]) -> dict[str, Any]:
-    """Turn the lists of a provenance into the tuples they were, of the right length."""
+    """Turn the lists of a provenance into tuples; check that sizes are sizes."""
     for name, length in {"latent_size": 2, "spacing": 3}.items():
         numbers = known[name]
         if not isinstance(numbers, list) or len(numbers) != length:
@@ -134,13 +135,15 @@ def _as_tuples(known: dict[str, Any]) -> dict[str, Any]:
         if not all(type(n) in (int, float) and 0 < n < 1e5 for n in numbers):
             raise TypeError(name)
         known[name] = tuple(numbers)
+    if not 0 < known["slices"] < 1e5:
+        raise TypeError("slices")
     return known
 
 
 def _card(network: FMvT, provenance: Provenance, digest: str) -> str:
     """Describe a model for those who are given it."""
     millions = sum(value.numel() for value in network.parameters()) / 1e6
-    spacing = " x ".join(f"{length:.2f}" for length in provenance.spacing)
+    slice_mm, row_mm, col_mm = (f"{length:.2f}" for length in provenance.spacing)
     height, width = provenance.latent_size
     return f"""# Model card
 
@@ -151,7 +154,8 @@ A CTFlow-Fed generator of synthetic chest CT (FMvT, {millions:.1f} M parameters)
 | weights (SHA-256) | `{digest}` |
 | trained for | {provenance.steps} steps, {provenance.rounds} federated rounds |
 | sites | {provenance.sites} |
-| draws | latents of {height} x {width}, spacing {spacing} mm (slice, row, column) |
+| a typical volume | {provenance.slices} slices every {slice_mm} mm |
+| a slice | latents of {height} x {width}, pixels of {row_mm} x {col_mm} mm |
 | codec | `{provenance.codec_id}` |
 | report encoder | `{provenance.encoder_id}` |
 

@@ -26,7 +26,8 @@ HIGHEST_HU = 3071
 class VolumeRequest:
     """What to draw: a report, a number of slices, their spacing in mm, a seed.
 
-    Without a ``slice_mm`` the spacing of the model's training data is taken.
+    Without a ``slice_mm`` the volume becomes as high as a typical one of the model's
+    training data, whatever its number of slices.
     """
 
     report: str
@@ -79,7 +80,8 @@ class VolumeSampler:
         return [volumes[index] for index in range(len(requests))]
 
     def _draw(self, requests: Sequence[VolumeRequest], slices: int) -> list[CTVolume]:
-        spacing_mm = [r.slice_mm or self.provenance.spacing[0] for r in requests]
+        height_mm = self.provenance.spacing[0] * self.provenance.slices
+        spacing_mm = [request.slice_mm or height_mm / slices for request in requests]
         latents = draw_volumes(
             self.network,
             self.encoder.encode([request.report for request in requests]),

@@ -13,7 +13,7 @@ def describe(
 ) -> Provenance:
     """Return the provenance of a model trained on one store.
 
-    The spacing is the median over the studies, so that it names no single patient's.
+    Spacing and number of slices are medians over the studies.
     """
     spacings = zip(*(record.spacing for record in store.records), strict=True)
     slice_mm, row_mm, col_mm = (statistics.median(each) for each in spacings)
@@ -21,6 +21,7 @@ def describe(
         codec_id=store.header.codec_id,
         encoder_id=store.header.encoder_id,
         latent_size=(store.header.height, store.header.width),
+        slices=round(statistics.median(record.slices for record in store.records)),
         spacing=(slice_mm, row_mm, col_mm),
         steps=steps,
         seed=seed,

@@ -21,6 +21,7 @@ def save_model(folder: Path, seed: int) -> Path:
         codec_id=codec_named("haar").codec_id,
         encoder_id=encoder_named("hashing").encoder_id,
         latent_size=(8, 8),
+        slices=16,
         spacing=(2.0, 10.0, 10.0),
         steps=1,
         seed=seed,

@@ -20,6 +20,7 @@ KNOWN = Provenance(
     codec_id="codec",
     encoder_id="encoder",
     latent_size=(8, 8),
+    slices=20,
     spacing=(5.0, 2.0, 2.0),
     steps=3,
     seed=0,
