@@ -52,7 +52,6 @@ def test_what_is_drawn_resembles_what_was_seen(sampler: VolumeSampler):
     assert corners.mean() == pytest.approx(-900, abs=200)
 
 
-
 def test_the_same_request_gives_the_same_volume(sampler: VolumeSampler):
     first, second, other = (
         sampler.sample([_request(seed=seed)])[0].hu for seed in (1, 1, 2)

@@ -1,0 +1,25 @@
+"""What synthetic CT is worth, with its uncertainty and against a fair control."""
+
+from ctflow_fed.evaluation.results import (
+    ArmResult,
+    Comparison,
+    FindingScore,
+    UtilityResult,
+    UtilitySettings,
+)
+from ctflow_fed.evaluation.scores import Interval
+from ctflow_fed.evaluation.utility import ARMS, arms_of, measure_utility
+from ctflow_fed.evaluation.volumes import Item
+
+__all__ = [
+    "ARMS",
+    "ArmResult",
+    "Comparison",
+    "FindingScore",
+    "Interval",
+    "Item",
+    "UtilityResult",
+    "UtilitySettings",
+    "arms_of",
+    "measure_utility",
+]
