@@ -35,24 +35,35 @@ class Command:
 
     def start(
         self, sites: list[Path], out: Path, **options: str
-    ) -> "subprocess.Popen[str]":
-        """Start the command; ``rounds="3"`` stands for ``--rounds 3``."""
+    ) -> "subprocess.Popen[bytes]":
+        """Start the command; ``rounds="3"`` stands for ``--rounds 3``.
+
+        What it says goes into files beside ``out``: Ray's processes outlive a killed
+        command for a while and would hold a pipe open.
+        """
         named = {f"--{key.replace('_', '-')}": value for key, value in options.items()}
         words = [word for pair in {**JOB, **named}.items() for word in pair]
         command = ["ctflow", "federation", "run", "--local", *map(str, sites)]
-        return subprocess.Popen(
-            [*command, "--out", str(out), *words],
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with (
+            out.with_suffix(".stdout").open("wb") as stdout,
+            out.with_suffix(".stderr").open("wb") as stderr,
+        ):
+            return subprocess.Popen(
+                [*command, "--out", str(out), *words],
+                env=ENVIRONMENT,
+                stdout=stdout,
+                stderr=stderr,
+            )
 
     def run(self, sites: list[Path], out: Path, **options: str) -> tuple[int, str, str]:
         """Run the command to its end; return its exit code, stdout and stderr."""
-        process = self.start(sites, out, **options)
-        stdout, stderr = process.communicate(timeout=240)
-        return process.returncode, stdout, stderr
+        code = self.start(sites, out, **options).wait(timeout=240)
+        return code, said(out, "stdout"), said(out, "stderr")
+
+
+def said(out: Path, stream: str) -> str:
+    """Return what the command of a job said last."""
+    return out.with_suffix(f".{stream}").read_text()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def records_of(out: Path):
 def wait_for_a_round(process, out: Path):
     end = time.monotonic() + 120
     while not (out / "rounds.jsonl").exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, out.with_suffix(".stderr").read_text()
         assert time.monotonic() < end, "no round was played"
         time.sleep(0.1)
 
@@ -95,7 +95,7 @@ def test_a_killed_federation_goes_on_to_the_same_weights(
     process = federation.start(list(reversed(sites)), out)
     wait_for_a_round(process, out)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.wait(timeout=60)
     code, _, stderr = federation.run(sites, out)
 
     assert process.returncode == -signal.SIGKILL
@@ -109,10 +109,10 @@ def test_an_interrupt_ends_the_command_at_once(federation, sites, tmp_path):
     process = federation.start(sites, tmp_path / "job", rounds="50")
     wait_for_a_round(process, tmp_path / "job")
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    process.wait(timeout=30)
 
     assert process.returncode == 130
-    assert "the same command goes on" in stderr
+    assert "the same command goes on" in (tmp_path / "job.stderr").read_text()
 
 
 @simulated
@@ -122,9 +122,10 @@ def test_a_worker_that_dies_ends_the_command_with_a_sentence(
     process = federation.start(sites, tmp_path / "job", rounds="50")
     wait_for_a_round(process, tmp_path / "job")
     os.kill(worker_of(process.pid), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=90)
+    process.wait(timeout=120)
 
     assert process.returncode == 1
+    stderr = (tmp_path / "job.stderr").read_text()
     assert "error: a worker of the local federation ended" in stderr
 
 
