@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UNIT := $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu and not ray and not flower"
 
 .PHONY: help demo test unit lint wheel bench base-model clean
 
@@ -26,10 +27,11 @@ demo: $(READY)
 	$(BIN)/ctflow demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(UNIT)
+	$(BIN)/python -m pytest -m "slow or gpu or ray or flower"
 
 unit: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not flower"
+	$(UNIT)
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -43,7 +45,12 @@ wheel: $(READY)
 	$(BIN)/check-wheel-contents --toplevel ctflow_fed dist/*.whl
 
 bench: $(READY)
-	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/speed.py
+
+base-model: $(READY)
+	$(BIN)/python benchmarks/base_model.py --out runs/base
+	rm -rf ctflow_fed/model/base
+	cp -r runs/base/run/model ctflow_fed/model/base
 
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,13 @@ __all__ = ["digest_of", "read_json", "sha256_of", "write_atomically", "write_jso
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there.
 
-    The temporary file keeps the suffixes of ``path``, because some writers choose their
-    format by them.
+    The temporary file is ``.partial-NAME``: it keeps the suffixes, because some writers
+    choose their format by them, and what a kill leaves of it is overwritten next time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    suffixes = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(
-        prefix=".partial-", suffix=suffixes, dir=path.parent
-    )
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f".partial-{path.name}")
     try:
         write(partial)
-        partial.chmod(0o644)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

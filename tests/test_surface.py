@@ -44,6 +44,7 @@ DOORS = {
         "fresh_network",
         "load_package",
         "load_published",
+        "package_folder",
         "save_package",
         "start_network",
     ],

@@ -28,6 +28,7 @@ def generate(
 ) -> SynthStore:
     """Draw the volumes of a plan into the folder ``out``, and return it as a store.
 
+    ``model`` is the folder of a model package, or ``"base"`` for the one that is shipped.
     ``workers`` Ray actors draw, on this machine or on the cluster of an ``address``;
     with 0 this process draws, without Ray. Only what ``out`` lacks is drawn, so the
     same call goes on where a killed one ended. A request that fails is tried once more,
@@ -37,8 +38,13 @@ def generate(
     ``MismatchError`` when ``out`` is of another plan or generator.
     """
     from ctflow_fed.augment.worker import SynthWorker, load_sampler  # they need torch
+    from ctflow_fed.model import package_folder
 
-    model, out, settings = Path(model), Path(out), settings or GenerateSettings()
+    model, out, settings = (
+        package_folder(model),
+        Path(out),
+        settings or GenerateSettings(),
+    )
     pool: Pool = LocalPool() if workers == 0 else RayPool(workers, address)
     origin = load_sampler(model, settings)[1]
     store = SynthStore.create(out, plan, origin)

@@ -60,8 +60,12 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        reason = error.strerror or "the system gave no reason"
+        click.echo(f"error: a file cannot be read or written: {reason}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command goes on from here", err=True)
+        click.echo("stopped; repeat the command to go on", err=True)
         sys.exit(130)

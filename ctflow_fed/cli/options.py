@@ -21,9 +21,9 @@ class _Package(click.ParamType[Path]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
         if value == "base":
-            from ctflow_fed.model import base_model
+            from ctflow_fed.model import package_folder
 
-            return base_model()
+            return package_folder(value)
         folder: Path = FOLDER.convert(value, param, ctx)
         return folder
 

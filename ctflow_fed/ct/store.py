@@ -92,9 +92,14 @@ class LatentStore:
 
     @property
     def records(self) -> tuple[StudyRecord, ...]:
-        """Every study, in the order of the ids."""
+        """Every study, in an order that depends on what they hold.
+
+        Ids depend on the site's secret key; the same scans and reports give the same
+        order, and so the same training, under any key.
+        """
         if self._sorted is None:
-            self._sorted = tuple(self._records[key] for key in sorted(self._records))
+            order = sorted(self._records.values(), key=lambda r: (r.sha256, r.study_id))
+            self._sorted = tuple(order)
         return self._sorted
 
     def __contains__(self, study_id: str) -> bool:

@@ -10,7 +10,7 @@ from ctflow_fed.model.package import (
 )
 from ctflow_fed.model.presets import PRESETS, FMvTConfig
 from ctflow_fed.model.published import load_published
-from ctflow_fed.model.start import base_model, start_network
+from ctflow_fed.model.start import base_model, package_folder, start_network
 
 __all__ = [
     "PRESETS",
@@ -23,6 +23,7 @@ __all__ = [
     "fresh_network",
     "load_package",
     "load_published",
+    "package_folder",
     "save_package",
     "start_network",
 ]

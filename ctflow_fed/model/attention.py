@@ -12,7 +12,7 @@ Rows = Float[Tensor, "*batch tokens features"]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens to one another; softmax in float32 or SDPA's."""
+    """Multi-head attention of tokens to one another."""
 
     def __init__(self, features: int, heads: int, *, scrambled_heads: bool) -> None:
         super().__init__()

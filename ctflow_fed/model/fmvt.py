@@ -32,6 +32,7 @@ from ctflow_fed.shapes import Clip, Geometry, Hidden, Time, TokenMask, Tokens
 __all__ = ["FMvT", "fresh_network"]
 
 SMALLEST_TIME = 0.05
+"""Where the loss stops to grow as t falls; sampling never divides by a t of zero."""
 
 
 class FMvT(nn.Module):
@@ -108,16 +109,14 @@ class FMvT(nn.Module):
             )
         predicted = self.final_layer(x, time, height)
         if self.config.predicts_data:
-            return velocity_of_data(noisy, predicted, timestep)
+            smallest = SMALLEST_TIME if self.training else 0.0
+            return velocity_of_data(noisy, predicted, timestep.clamp(min=smallest))
         return predicted
 
 
 def velocity_of_data(x_t: Clip, data: Clip, t: Time) -> Clip:
-    """Return the velocity that leads from ``x_t`` to ``data``: ``(x_t - data) / t``.
-
-    Near the end of the path t is held at 0.05, lest small errors become large ones.
-    """
-    return (x_t - data) / t[:, None, None, None, None].clamp(min=SMALLEST_TIME)
+    """Return the velocity that leads from ``x_t`` to ``data``: ``(x_t - data) / t``."""
+    return (x_t - data) / t[:, None, None, None, None]
 
 
 class FinalLayer(nn.Module):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.model.fmvt import FMvT, fresh_network
-from ctflow_fed.model.package import load_package
+from ctflow_fed.model.package import ModelPackage, load_package
 from ctflow_fed.model.presets import PRESETS
 
-__all__ = ["base_model", "start_network"]
+__all__ = ["base_model", "package_folder", "start_network"]
 
 
 def base_model() -> Path:
@@ -19,15 +19,22 @@ def base_model() -> Path:
     return Path(__file__).parent / "base"
 
 
-def start_network(preset: str, init: Path | None, seed: int) -> tuple[FMvT, str]:
-    """Return a network and the digest of its parent: a package, or fresh weights.
+def package_folder(name: Path | str) -> Path:
+    """Return the folder of a model package; ``base`` is the one that is shipped."""
+    return base_model() if str(name) == "base" else Path(name)
 
-    Fresh weights have the size of ``preset``, are a function of ``seed`` and have the
-    parent ``""``.
+
+def start_network(
+    preset: str, init: Path | None, seed: int
+) -> tuple[FMvT, ModelPackage | None]:
+    """Return the network of the package ``init`` and that package.
+
+    Without one, return fresh weights of the size of ``preset``, a function of ``seed``,
+    and no package.
     """
     if init is not None:
         package = load_package(init)
-        return package.network, package.digest
+        return package.network, package
     if preset not in PRESETS:
         raise SettingsError(f"preset must be one of {', '.join(PRESETS)}")
-    return fresh_network(PRESETS[preset], seed), ""
+    return fresh_network(PRESETS[preset], seed), None

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ctflow_fed.clips import CLIP_SLICES
-from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.errors import MismatchError, StoreError
-from ctflow_fed.model import FMvT
+from ctflow_fed.model import FMvT, Provenance
 from ctflow_fed.training.batch import read_batch
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import (
@@ -17,10 +17,10 @@ from ctflow_fed.training.step import (
     train_step,
 )
 
-__all__ = ["FitResult", "check_store", "evaluate_loss", "fit"]
+__all__ = ["FitResult", "check_origin", "check_store", "evaluate_loss", "fit"]
 
 EVALUATED_CLIPS = 64
-"""Clips that a validation loss looks at; more would cost more than they tell."""
+"""Clips that an evaluation looks at; more would cost more than they tell."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,15 @@ def evaluate_loss(network: FMvT, store: LatentStore, *, seed: int) -> float:
         for part in chosen.split(8)
     ]
     return float(torch.cat(losses).mean())
+
+
+def check_origin(origin: Provenance, header: StoreHeader) -> None:
+    """Refuse to train a model on latents or tokens of another kind than its own."""
+    if (origin.codec_id, origin.encoder_id) != (header.codec_id, header.encoder_id):
+        raise MismatchError(
+            "the model to begin with was trained with another codec or report encoder "
+            "than the store was made with; take the studies in with those of the model"
+        )
 
 
 def check_store(network: FMvT, store: LatentStore) -> None:

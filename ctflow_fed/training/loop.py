@@ -13,11 +13,12 @@ from ctflow_fed.errors import MismatchError
 from ctflow_fed.files import digest_of, write_atomically
 from ctflow_fed.model import (
     FMvT,
+    ModelPackage,
     default_device,
     save_package,
 )
 from ctflow_fed.training.checkpoint import TrainState, restore, save_state
-from ctflow_fed.training.fit import check_store
+from ctflow_fed.training.fit import check_origin, check_store
 from ctflow_fed.training.provenance import describe
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import make_optimizer, step_generator, train_step
@@ -39,16 +40,20 @@ def train(
     *,
     steps: int,
     seed: int,
-    parent: str = "",
+    parent: ModelPackage | None = None,
 ) -> Path:
     """Train ``network`` up to ``steps`` steps and return the folder of the model.
 
     ``out`` gets ``checkpoint.safetensors``, ``train.jsonl`` (one line a step) and, in
-    the end, ``model/``, the package of the averaged weights. A run that was killed goes
-    on with the same command and ends with the weights of an unbroken run; a finished
-    run goes on when ``steps`` is raised.
+    the end, ``model/``, the package of the averaged weights. ``parent`` is the package
+    that ``network`` comes from, if any; it must have been trained with the codec and
+    the report encoder of the store. A run that was killed goes on with the same command and ends, on
+    the same CPU, with the weights of an unbroken run; a finished run goes on when
+    ``steps`` is raised.
     """
     check_store(network, store)
+    if parent is not None:
+        check_origin(parent.provenance, store.header)
     job = _job(network, store, settings, seed)
     state = _begin(network.to(default_device()), settings)
     checkpoint = out / "checkpoint.safetensors"
@@ -64,7 +69,8 @@ def train(
 
     averaged = FMvT(network.config)
     averaged.load_state_dict(state.average)
-    provenance = describe(store, steps=steps, seed=seed, parent=parent)
+    digest = parent.digest if parent is not None else ""
+    provenance = describe(store, steps=steps, seed=seed, parent=digest)
     save_package(out / "model", averaged, provenance)
     return out / "model"
 

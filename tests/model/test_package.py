@@ -104,9 +104,9 @@ def test_training_begins_with_a_package_or_with_fresh_weights(package: Path):
     fresh, no_parent = start_network("nano", None, seed=0)
 
     assert network.config == SMALL
-    assert parent == load_package(package).digest
+    assert parent.digest == load_package(package).digest
     assert fresh.config.layers == 4
-    assert no_parent == ""
+    assert no_parent is None
 
 
 def test_an_unknown_preset_is_refused():

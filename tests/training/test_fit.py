@@ -64,7 +64,7 @@ def test_fedprox_keeps_the_weights_near_where_they_began(haar_store: Path):
     assert moved(100.0) < 0.8 * moved(0.0)
 
 
-def test_a_validation_loss_is_the_same_each_time(haar_store: Path):
+def test_an_evaluation_is_the_same_each_time(haar_store: Path):
     store = LatentStore.open(haar_store)
     network = fresh_network(SMALL, seed=0)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_fewer_steps_than_are_done_is_refused(haar_store: Path, tmp_path: Path):
 
     with pytest.raises(MismatchError, match="step 3"):
         _train(haar_store, tmp_path / "run", steps=2)
+
+
+def test_a_model_of_another_codec_is_no_start(haar_store: Path, tmp_path: Path):
+    _train(haar_store, tmp_path / "run", steps=1)
+    package = load_package(tmp_path / "run" / "model")
+    other = replace(package.provenance, codec_id="another")
+
+    with pytest.raises(MismatchError, match="another codec"):
+        train(
+            package.network,
+            LatentStore.open(haar_store),
+            tmp_path / "next",
+            SETTINGS,
+            steps=1,
+            seed=0,
+            parent=package._replace(provenance=other),
+        )
 
 
 def test_the_package_holds_the_average_and_where_it_comes_from(
