@@ -28,7 +28,7 @@ def generate(
 ) -> SynthStore:
     """Draw the volumes of a plan into the folder ``out``, and return it as a store.
 
-    ``model`` is the folder of a model package, or ``"base"`` for the one that is shipped.
+    ``model`` is the folder of a model package, or ``"base"`` for the shipped one.
     ``workers`` Ray actors draw, on this machine or on the cluster of an ``address``;
     with 0 this process draws, without Ray. Only what ``out`` lacks is drawn, so the
     same call goes on where a killed one ended. A request that fails is tried once more,

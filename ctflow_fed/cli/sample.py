@@ -9,6 +9,17 @@ from ctflow_fed.cli.options import PACKAGE
 __all__ = ["command"]
 
 
+def _check_suffix(
+    ctx: click.Context,
+    param: click.Parameter,
+    value: Path,
+) -> Path:
+    """Refuse another suffix before anything is drawn."""
+    if not value.name.endswith((".nii", ".nii.gz")):
+        raise click.BadParameter("the name must end in .nii or .nii.gz")
+    return value
+
+
 @click.command("sample")
 @click.argument("model", type=PACKAGE)
 @click.option("--report", required=True, help="Findings and impression, as text.")
@@ -24,6 +35,7 @@ __all__ = ["command"]
     "--out",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_check_suffix,
     help="The NIfTI file to write (.nii.gz).",
 )
 @click.option("--steps", default=12, show_default=True, help="Heun steps a clip.")
