@@ -47,7 +47,8 @@ def command(
 ) -> None:
     """Take CT and reports into a store of latents.
 
-    SOURCE holds one study a folder (a DICOM series, at any depth) or a file (NIfTI).
+    SOURCE holds one study a folder (a DICOM series or a NIfTI file, at any depth) or a
+    file (NIfTI).
     Every study is taken or refused with a reason; the names stand on this screen only,
     the account saved in the store has none.
     """

@@ -7,6 +7,8 @@ import click
 
 __all__ = ["command"]
 
+POSITIVE = click.IntRange(1)
+
 
 @click.command()
 @click.option(
@@ -15,10 +17,12 @@ __all__ = ["command"]
     required=True,
     help="Folder for the studies and reports.csv.",
 )
-@click.option("--count", default=8, show_default=True, help="Number of studies.")
+@click.option(
+    "--count", type=POSITIVE, default=8, show_default=True, help="Number of studies."
+)
 @click.option(
     "--hospital",
-    type=click.Choice(["north", "coast", "valley", "plain"]),
+    type=click.Choice(["north", "coast", "valley", "plain", "public"]),
     default="north",
     show_default=True,
     help="Whose patients and whose scanner.",
@@ -31,8 +35,12 @@ __all__ = ["command"]
     show_default=True,
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--slices", default=60, show_default=True, help="Slices of a study.")
-@click.option("--rows", default=128, show_default=True, help="Rows and columns.")
+@click.option(
+    "--slices", type=POSITIVE, default=60, show_default=True, help="Slices of a study."
+)
+@click.option(
+    "--rows", type=POSITIVE, default=128, show_default=True, help="Rows and columns."
+)
 def command(
     out: Path,
     count: int,
@@ -48,10 +56,11 @@ def command(
     """
     from dataclasses import replace
 
-    from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS
+    from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS, PUBLIC
     from ctflow_fed.ct.phantom.writer import write_studies
 
-    population = {**HOSPITALS, HELD_OUT.name: HELD_OUT}[hospital]
+    others = {population.name: population for population in (HELD_OUT, PUBLIC)}
+    population = (HOSPITALS | others)[hospital]
     scanner = population.scanner.resized(slices, rows)
     write_studies(out, replace(population, scanner=scanner), count, seed, kind)
     click.echo(f"{count} studies and reports.csv in {out}")

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
-from ctflow_fed.ct.dicom import read_series
+from ctflow_fed.ct.dicom.parsing import looks_like_dicom
+from ctflow_fed.ct.dicom.series import read_series, visible_files
 from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.ct.report import ReportEncoder, encoder_named
 from ctflow_fed.ct.report_table import Report, normal_name, read_reports
@@ -24,8 +25,8 @@ from ctflow_fed.files import write_json
 
 __all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
 
-NO_REPORT = "the table of reports has no row of its name"
 NIFTI = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
+TABLES = {".csv", ".json", ".md", ".txt"}  # what lies beside scans and is none
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def intake(
     """Take every study of ``source`` that has a report into the store ``out``.
 
     A study is a folder directly in ``source`` that holds one DICOM series at any depth,
-    or a NIfTI file there. A study that cannot be taken is refused with a reason and the
+    or no DICOM and one NIfTI file, or it is a NIfTI file directly there. A study that
+    cannot be taken, or anything else but a table, is refused with a reason and the
     others go on; one that is in the store already is not read again, so that the same
     command resumes. The account is saved as ``intake.json`` in the store.
 
@@ -102,7 +104,7 @@ def intake(
     that cannot be used and ``MismatchError`` when the store was made in another way.
     """
     table = read_reports(reports)
-    studies = _studies(source, out)
+    studies = _studies(source, {os.path.realpath(out), os.path.realpath(reports)})
     desk = _Desk(out, settings)
     progress = tqdm(studies, desc="intake", unit="study", disable=None)
     outcomes = [
@@ -133,6 +135,8 @@ class _Desk:
         self, study: StudyOutcome, path: Path, report: Report | None
     ) -> StudyOutcome:
         """Take one study, unless there is a reason not to."""
+        if not _is_study(path):
+            return replace(study, reason="neither a folder nor a NIfTI file")
         if study.name in self._seen:
             return replace(study, reason="another study of the source has its name")
         self._seen.add(study.name)
@@ -146,13 +150,12 @@ class _Desk:
             )
             return replace(study, reason=reason)
         try:
-            self._put(study_id, _read(path), report)
+            self._put(study_id, _read(path, self._image_size), report)
         except (VolumeError, StoreError) as error:
             return replace(study, reason=str(error))
         return replace(study, study_id=study_id, new=True)
 
-    def _put(self, study_id: str, volume: CTVolume, report: Report) -> None:
-        squared = volume.squared(self._image_size)
+    def _put(self, study_id: str, squared: CTVolume, report: Report) -> None:
         latents = self._codec.encode(torch.from_numpy(squared.hu).float())
         tokens = self._encoder.encode([report.text])
         self.store.put(
@@ -178,8 +181,11 @@ class _Desk:
         return LatentStore.create(out, header, edges_of(codec, size))
 
 
-def _studies(source: Path, out: Path) -> list[tuple[str, Path]]:
-    """Name every study of the source, in the order of the names."""
+def _studies(source: Path, others: set[str]) -> list[tuple[str, Path]]:
+    """Name every entry of the source that is no table, in the order of the names.
+
+    ``others`` are the store and the table of reports, which may lie there too.
+    """
     try:
         children = sorted(source.iterdir())
     except OSError:
@@ -187,12 +193,12 @@ def _studies(source: Path, out: Path) -> list[tuple[str, Path]]:
     studies = []
     for path in children:
         nifti = NIFTI.fullmatch(path.name)
-        if path.name.startswith(".") or path.resolve() == out.resolve():
+        if path.name.startswith(".") or os.path.realpath(path) in others:
             continue
-        if path.is_dir() or nifti:
+        if _is_study(path) or path.suffix.lower() not in TABLES:
             name = nifti[1] if nifti and not path.is_dir() else path.name
             studies.append((normal_name(name), path))
-    if not studies:
+    if not any(_is_study(path) for _, path in studies):
         raise InputError(
             "expected folders of DICOM files or NIfTI files in the source, found none; "
             "give the folder that holds one folder or one NIfTI file a study"
@@ -200,20 +206,51 @@ def _studies(source: Path, out: Path) -> list[tuple[str, Path]]:
     return studies
 
 
-def _read(path: Path) -> CTVolume:
+def _is_study(path: Path) -> bool:
+    return path.is_dir() or NIFTI.fullmatch(path.name) is not None
+
+
+def _read(path: Path, image_size: int) -> CTVolume:
+    """Read and square a scan; whatever hostile files break becomes ``VolumeError``."""
     try:
-        volume = read_series(path) if path.is_dir() else read_nifti(path)
+        scan = _scan_in(path) if path.is_dir() else path
+        volume = read_series(scan) if scan.is_dir() else read_nifti(scan)
+        _refuse_short(volume)
+        return volume.squared(image_size)
     except OSError:
         raise VolumeError(
             "expected files that may be read, got one that may not; check its rights"
         ) from None
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError):
+        raise VolumeError(
+            "expected a scan that fits the reader and the memory, got one that does "
+            "not; export it again"
+        ) from None
+
+
+def _scan_in(folder: Path) -> Path:
+    """Return the NIfTI file of a folder that has no DICOM, or the folder itself."""
+    files = visible_files(folder)
+    scans = [path for path in files if NIFTI.fullmatch(path.name)]
+    if not scans or any(
+        path.suffix.lower() == ".dcm" or looks_like_dicom(path) for path in files
+    ):
+        return folder
+    if len(scans) > 1:
+        raise VolumeError(
+            "expected one scan in a folder, got several NIfTI files; put each NIfTI "
+            "file directly into the source"
+        )
+    return scans[0]
+
+
+def _refuse_short(volume: CTVolume) -> None:
     slices = len(volume.hu)
     if slices < CLIP_SLICES:
         raise VolumeError(
             f"expected {CLIP_SLICES} slices or more, got {slices}; "
             "a shorter scan cannot be learnt from"
         )
-    return volume
 
 
 def _site_key(path: Path, *, new: bool) -> bytes:

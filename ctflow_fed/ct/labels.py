@@ -63,7 +63,7 @@ RULES: dict[str, Rule] = {
         unless=r"pericardial.*increas",
     ),
     "Pericardial effusion": Rule(
-        r"pericardi.*(?:effusion|fluid)|(?:effusion|fluid).*pericardi"
+        r"pericardi.*?(?:effusion|fluid)|(?:effusion|fluid).*pericardi"
     ),
     "Coronary artery wall calcification": Rule(
         rf"coronar.*(?:{PLAQUE}|stent)|{PLAQUE}.*(?:coronar|\blad\b)"
@@ -89,8 +89,9 @@ RULES: dict[str, Rule] = {
         unless=rf"{ELSEWHERE}|fractur|\brib|lymph node",
     ),
     "Pleural effusion": Rule(
-        r"effusion|pleural fluid|hydro\w*thorax|hemothorax",
-        unless=r"pericardi(?!.*pleural)|renal|kidney|abdom|hepat|joint",
+        r"(?<!pericardial )(?<!pericardial minimal )effusion|pleural fluid"
+        r"|pleural(?: and| or|,|-) ?pericardi\w* effusion|hydro\w*thorax|hemothorax",
+        unless=r"^(?!.*pleural).*pericardi|renal|kidney|abdom|hepat|joint",
     ),
     "Mosaic attenuation pattern": Rule(r"mosaic"),
     "Peribronchial thickening": Rule(

@@ -1,6 +1,5 @@
 """What a `LatentStore` writes down about itself and about each study."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def _is_count(value: object) -> bool:
 def _is_length(value: object) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and 0 < value <= LARGEST
+    return 0 < value <= LARGEST
 
 
 def _is_spacing(value: object) -> bool:

@@ -12,6 +12,9 @@ from ctflow_fed.errors import ReportTableError
 __all__ = ["Report", "normal_name", "read_reports"]
 
 TEXT_COLUMNS = ("findings", "impression", "report")
+TOO_MANY_FIELDS = (
+    "its row has more fields than the table has columns; quote texts that hold commas"
+)
 LONGEST = 20_000  # characters; the longest report of CT-RATE has about 8,000
 
 
@@ -33,7 +36,8 @@ def read_reports(path: Path) -> dict[str, Report]:
     as they are, otherwise labels are read from the text (`labels_of`).
 
     Raises ``ReportTableError`` when the table is not like that or names a study twice.
-    A row that cannot be used is a `Report` with a problem, so that it costs one study.
+    A row that cannot be used is a `Report` with a problem, so that it costs one study;
+    one without a name stands under a name that no file can have. Blank rows are none.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -41,13 +45,20 @@ def read_reports(path: Path) -> dict[str, Report]:
             labelled = _check_columns(table.fieldnames or ())
             reports: dict[str, Report] = {}
             for row in table:
-                name = normal_name(row["study"] or "")
+                excess = list(row.pop(None, ()))
+                if not any(text and text.strip() for text in [*row.values(), *excess]):
+                    continue
+                name = normal_name(row["study"] or "") or f"/{table.line_num}"
                 if name in reports:
                     raise ReportTableError(
                         "expected one row a study, found a study of line "
                         f"{table.line_num} in an earlier line too; remove one of them"
                     )
-                reports[name] = _report(row, labelled)
+                reports[name] = (
+                    Report("", problem=TOO_MANY_FIELDS)
+                    if excess
+                    else _report(row, labelled)
+                )
     except (OSError, UnicodeDecodeError, csv.Error):
         raise ReportTableError(
             "expected a table of reports as CSV in UTF-8, found a file that cannot be "
@@ -82,6 +93,8 @@ def _check_columns(names: Sequence[str]) -> bool:
 
 
 def _report(row: dict[str, str | None], labelled: bool) -> Report:
+    if not (row["study"] or "").strip():
+        return Report("", problem="its row names no study")
     text = " ".join((row.get(name) or "").strip() for name in TEXT_COLUMNS).strip()
     if not text:
         return Report("", problem="its report is empty")

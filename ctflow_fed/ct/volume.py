@@ -46,7 +46,14 @@ MAX_SHEAR = 1e-3
 """The largest cosine between two axes: 0.4 mm of skew across 400 mm."""
 
 AIR_BELOW = -700
-"""Every CT in HU has voxels below this: air around the patient, in lungs or bowel."""
+"""Every CT in HU has voxels down to this: air around the patient, in lungs or bowel."""
+
+LEAST_AIR = 1e-3
+"""The least share of them; what equals ``AIR`` may be padding and does not count.
+
+Ten real volumes of chest and abdomen, crops among them, hold 0.29 to 0.64, phantoms of
+64 x 64 pixels 0.39 to 0.42; values stored without an intercept hold none.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +96,7 @@ class CTVolume:
         sheared axes are refused with ``VolumeError``: they have no such order.
         """
         _refuse_unusual_axes(affine)
-        size_of = np.abs(affine[:3, :3])
+        size_of = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
         nearest = [int(size_of[coordinate].argmax()) for coordinate, _ in _TOWARDS_RAS]
         turned = voxels.transpose(nearest)
         placed = affine[:, [*nearest, 3]].astype(np.float64)
@@ -153,10 +160,11 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
 
 def refuse_other_than_hounsfield(volume: CTVolume) -> None:
     """Raise ``VolumeError`` for voxels that cannot be HU, because there is no air."""
-    if volume.hu.min() > AIR_BELOW:
+    air = np.count_nonzero((volume.hu > AIR) & (volume.hu <= AIR_BELOW))
+    if air < LEAST_AIR * volume.hu.size:
         raise VolumeError(
-            f"expected a CT in Hounsfield units, got no voxel below {AIR_BELOW}, so no "
-            "air; export the scan again in HU"
+            f"expected a CT in Hounsfield units, got no voxels from {AIR} to "
+            f"{AIR_BELOW}, so no air; export the scan again in HU"
         )
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import (
 
 from ctflow_fed.ct.dicom import SeriesTags, read_series, write_series
 from ctflow_fed.ct.dicom.codestream import read_codestream
+from ctflow_fed.ct.nifti import read_nifti, write_nifti
 from ctflow_fed.ct.volume import AIR, CTVolume
 from ctflow_fed.errors import VolumeError
 
@@ -408,6 +409,21 @@ def test_a_small_deviation_of_real_scanners_is_no_tilt_and_no_gap(series):
         move(path, 0.05, -0.05, 0.2 * (number % 2))
 
     assert read_series(series).spacing[0] == pytest.approx((5 * 2.5 + 0.2) / 5)
+
+
+def test_directions_that_lean_a_little_are_written_so_that_they_are_read_again(
+    tmp_path,
+):
+    wide = chest_like(rows=400, cols=400)
+    write_series(wide, tmp_path / "wide", seed=3, tags=SeriesTags("SYN-7"))
+    leaning = ["1", "0.0009", "0", "0", "1", "0"]
+    edit_all(tmp_path / "wide", setting("ImageOrientationPatient", leaning))
+
+    volume = read_series(tmp_path / "wide")
+    axes = volume.affine[:3, :3] / volume.spacing
+    assert np.abs(axes.T @ axes - np.eye(3)).max() < 1e-12
+    write_nifti(volume, tmp_path / "wide.nii")
+    assert np.array_equal(read_nifti(tmp_path / "wide.nii").hu, wide.hu)
 
 
 def test_refusals_name_no_file_no_patient_and_no_uid(series, caplog):

@@ -82,9 +82,9 @@ def test_every_good_study_is_taken_with_its_slices_spacing_and_labels(hospital):
         "WEBER-PAUL",
     ]
     assert account.refused == ()
-    assert sorted(study.study_id for study in account.taken) == [
+    assert {study.study_id for study in account.taken} == {
         record.study_id for record in store.records
-    ]
+    }
     assert {record.slices for record in store.records} == {18}
     for record in store.records:
         assert record.spacing == pytest.approx((2.5, 1.875, 1.875))
@@ -180,6 +180,46 @@ def test_bad_studies_are_refused_with_a_reason_and_the_others_taken(hospital):
     assert "another study" in why["SCHMIDT-KARL"]
     assert "NIfTI" in why["broken"]
     assert "DICOM" in why["nothing"]
+
+
+def test_what_is_neither_a_study_nor_a_table_is_refused_by_its_own_line(hospital):
+    source, reports, out = hospital
+    reports = reports.rename(source / "reports.tsv")
+    for name in ("scan.mha", "SCHMIDT-KARL", "phantom.json", "old.csv", "notes.txt"):
+        (source / name).write_text("no scan")
+    (source / "round").symlink_to("round")
+
+    account = intake(source, reports, out, SMALL)
+    assert len(account.taken) == 3
+    expected = ("scan.mha", "SCHMIDT-KARL", "round")
+    reason = "neither a folder nor a NIfTI file"
+    assert reasons(account) == dict.fromkeys(expected, reason)
+
+
+def test_a_folder_with_one_nifti_file_is_a_study_and_with_two_is_none(hospital):
+    source, reports, out = hospital
+    (source / "WEBER-PAUL" / "extra.nii.gz").write_bytes(b"DICOM goes before it")
+    for name in ("MUELLER-ANNA.nii.gz", "SCHMIDT-KARL.nii"):
+        scan, folder = source / name, source / name.split(".")[0]
+        folder.mkdir()
+        scan.rename(folder / f"ct{''.join(scan.suffixes)}")
+    write_nifti(volume(), source / "SCHMIDT-KARL" / "deeper" / "mask.nii.gz")
+
+    account = intake(source, reports, out, SMALL)
+    assert [study.name for study in account.taken] == ["MUELLER-ANNA", "WEBER-PAUL"]
+    sentence = "put each NIfTI file directly into the source"
+    assert sentence in reasons(account)["SCHMIDT-KARL"]
+
+
+def test_a_scan_that_outgrows_the_memory_costs_itself_alone(hospital):
+    source, reports, out = hospital
+    flat = np.diag([2.5, 99.0, 0.011, 1.0])[[2, 1, 0, 3]]
+    endless = CTVolume(np.full((20, 4000, 2), -1000, np.int16), flat)
+    write_nifti(endless, source / "MUELLER-ANNA.nii.gz")
+
+    account = intake(source, reports, out, SMALL)
+    assert len(account.taken) == 2
+    assert "fits the reader and the memory" in reasons(account)["MUELLER-ANNA"]
 
 
 def test_the_saved_account_tells_refused_studies_by_their_position(hospital):
@@ -296,6 +336,7 @@ def test_a_row_that_cannot_be_used_costs_its_study_alone(tmp_path):
         ["long", "x" * 20_001, *18 * ["0"]],
         ["label", "x", *17 * ["0"], "2"],
         ["ragged", "x"],
+        ["comma", "x", " y", *18 * ["0"]],
         ["good", "x", *18 * [" 1 "]],
     ]
     path = write_table(tmp_path / "r.csv", rows, ("study", "report", *FINDINGS))
@@ -304,7 +345,28 @@ def test_a_row_that_cannot_be_used_costs_its_study_alone(tmp_path):
     assert "20000 characters" in reports["long"].problem
     assert "neither 0 nor 1" in reports["label"].problem
     assert "neither 0 nor 1" in reports["ragged"].problem
+    assert "quote texts that hold commas" in reports["comma"].problem
     assert reports["good"].labels == dict.fromkeys(FINDINGS, 1)
+
+
+def test_a_row_with_an_unquoted_comma_is_a_problem_and_never_cut(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("study,findings\na,No nodule, but emphysema.\nb,Nothing.\n")
+
+    reports = read_reports(path)
+    assert reports["a"].problem.startswith("its row has more fields than the table")
+    assert reports["a"].text == ""
+    assert reports["b"].problem == ""
+
+
+def test_blank_rows_are_skipped_and_a_nameless_one_is_a_problem(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("study,findings\na,x\n,\n , \n,,,\n,lost\n,lost too\n\nb,y\n")
+
+    reports = read_reports(path)
+    assert [name for name in reports if not reports[name].problem] == ["a", "b"]
+    nameless = [report for report in reports.values() if report.problem]
+    assert [report.problem for report in nameless] == 2 * ["its row names no study"]
 
 
 @pytest.mark.slow

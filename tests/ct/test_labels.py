@@ -78,6 +78,33 @@ def test_a_negation_reaches_no_further_than_it_should(report, findings):
     assert stated(report) == findings
 
 
+@pytest.mark.parametrize(
+    ("report", "findings"),
+    [
+        (
+            "Pleural effusion is seen on the left, pericardial effusion was not "
+            "observed.",
+            {"Pleural effusion"},
+        ),
+        (
+            "Bilateral pleural effusion without pericardial effusion.",
+            {"Pleural effusion"},
+        ),
+        (
+            "Minimal pericardial effusion without pleural effusion.",
+            {"Pericardial effusion"},
+        ),
+        (
+            "Pleural and pericardial effusion.",
+            {"Pleural effusion", "Pericardial effusion"},
+        ),
+        ("Effusion in the pericardial space.", {"Pericardial effusion"}),
+    ],
+)
+def test_an_effusion_belongs_to_the_space_that_it_is_named_with(report, findings):
+    assert stated(report) == findings
+
+
 def test_held_out_reports_of_ct_rate_are_read_as_their_labels_say(shared):
     path = shared / "realdata" / "reports" / "ctrate_labeled" / "train.csv"
     with path.open(encoding="utf-8-sig", newline="") as file:

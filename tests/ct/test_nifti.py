@@ -119,6 +119,20 @@ def test_a_written_volume_is_read_back_exactly(tmp_path, name):
     assert np.abs(read.affine - volume.affine).max() < 1e-5  # float32 in the file
 
 
+@pytest.mark.parametrize("lean", [0.0009, -0.0009])
+def test_a_volume_that_is_sheared_or_turned_a_little_is_read_back(tmp_path, lean):
+    sheared, turned_too = np.eye(4), np.eye(4)
+    sheared[0, 1] = turned_too[0, 1] = lean
+    turned_too[1, 0] = -lean
+    hu = np.zeros((2, 900, 900), np.int16) - 1000
+    for change in (sheared, turned_too):
+        volume = CTVolume(hu, change @ chest_like().affine)
+        write_nifti(volume, tmp_path / "v.nii")
+
+        read = read_nifti(tmp_path / "v.nii")
+        assert np.abs(read.affine - volume.affine).max() < 1e-5
+
+
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "LAS", "PSR", "SAL", "IRP"])
 def test_voxels_of_any_axis_order_come_to_the_same_places(tmp_path, axes):
     image = nibabel.Nifti1Image(chest_like().hu.transpose(2, 1, 0), LPS)

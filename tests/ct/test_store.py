@@ -206,6 +206,7 @@ def test_a_header_with_a_wrong_field_is_refused(store, field, value):
         ("slices", 10**9),
         ("spacing", [1, 1]),
         ("spacing", [1, 1, float("inf")]),
+        ("spacing", [1, 1, 10**400]),
         ("labels", {"Emphysema": 2}),
         ("labels", []),
         ("flags", "x"),

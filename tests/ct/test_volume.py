@@ -75,6 +75,23 @@ def test_a_volume_without_air_is_not_in_hu():
         refuse_other_than_hounsfield(CTVolume(np.abs(voxels()), CANONICAL))
 
 
+@pytest.mark.parametrize("padding", [-3024, -2000, -1024])
+def test_padding_is_no_air_and_does_not_make_stored_values_hounsfield(padding):
+    stored = np.random.default_rng(2).integers(20, 1100, (4, 30, 30))
+    stored[:, :8] = padding
+
+    volume = CTVolume.canonical(stored, CANONICAL)
+    with pytest.raises(VolumeError, match="no air"):
+        refuse_other_than_hounsfield(volume)
+
+
+def test_a_thousandth_of_air_beside_padding_is_enough():
+    hu = np.full((10, 10, 10), AIR, np.int16)
+    hu[0, 0, 0] = -700
+
+    refuse_other_than_hounsfield(CTVolume(hu, CANONICAL))
+
+
 def changed(row, column, value):
     affine = CANONICAL.copy()
     affine[row, column] = value
@@ -91,6 +108,16 @@ def test_a_turn_of_half_a_degree_is_kept_and_of_two_refused():
         else:
             with pytest.raises(VolumeError, match="oblique"):
                 CTVolume.canonical(voxels(), affine)
+
+
+def test_thick_slices_turned_a_little_keep_their_order():
+    c, s = np.cos(np.radians(0.9)), np.sin(np.radians(0.9))
+    turn = np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]])
+    affine = turn @ np.diag([-0.7, -0.7, 60.0, 1])
+
+    volume = CTVolume.canonical(voxels().transpose(2, 1, 0), affine)
+    assert np.array_equal(volume.hu, voxels())
+    assert volume.spacing == pytest.approx((60.0, 0.7, 0.7))
 
 
 @pytest.mark.parametrize(

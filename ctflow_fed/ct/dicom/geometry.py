@@ -68,7 +68,7 @@ def regular_grid(
 def _directions(
     orientation: Sequence[float],
 ) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
-    """Return the unit vectors along a row and along a column."""
+    """Return unit vectors along a row and, exactly at right angles, along a column."""
     axes = np.array(orientation, np.float64).reshape(2, 3)
     lengths = np.linalg.norm(axes, axis=1)
     if np.abs(lengths - 1).max() > 1e-3 or abs(axes[0] @ axes[1]) > 1e-3:
@@ -76,8 +76,9 @@ def _directions(
             "expected an ImageOrientationPatient of two unit vectors at right angles, "
             "got another; export the series again"
         )
-    along_row, along_column = axes / lengths[:, None]
-    return along_row, along_column
+    along_row, leaning = axes / lengths[:, None]
+    along_column = leaning - (leaning @ along_row) * along_row
+    return along_row, along_column / np.linalg.norm(along_column)
 
 
 def _refuse_few_or_doubled(distances: Float64[np.ndarray, " slices"]) -> None:

@@ -13,7 +13,7 @@ from ctflow_fed.ct.dicom.pixels import decode_slice
 from ctflow_fed.ct.volume import MAX_VOXELS, CTVolume, refuse_other_than_hounsfield
 from ctflow_fed.errors import VolumeError
 
-__all__ = ["read_series"]
+__all__ = ["read_series", "visible_files"]
 
 MAX_FILES = 10_000
 """The most files that are looked at in a folder."""
@@ -58,7 +58,7 @@ def read_series(folder: Path) -> CTVolume:
 
 def _dicom_files(folder: Path) -> Iterator[Path]:
     """Yield the DICOM files below ``folder`` in a fixed order."""
-    for path in _files(folder):
+    for path in visible_files(folder):
         if looks_like_dicom(path):
             yield path
         elif path.suffix.lower() == ".dcm":
@@ -68,8 +68,11 @@ def _dicom_files(folder: Path) -> Iterator[Path]:
             )
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the visible regular files below ``folder``, sorted."""
+def visible_files(folder: Path) -> list[Path]:
+    """Return the visible regular files below ``folder``, sorted.
+
+    Raises ``VolumeError`` for more files than a series has.
+    """
     found: list[Path] = []
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]

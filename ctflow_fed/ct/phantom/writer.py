@@ -1,6 +1,7 @@
 """Phantom studies on disk: DICOM folders or NIfTI files, and a table of reports."""
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,8 @@ from ctflow_fed.ct.phantom.patient import patient_of
 from ctflow_fed.ct.phantom.population import Population, draw_findings
 from ctflow_fed.ct.phantom.report import compose
 from ctflow_fed.ct.phantom.study import PhantomStudy, draw
-from ctflow_fed.errors import SettingsError
-from ctflow_fed.files import write_atomically
+from ctflow_fed.errors import MismatchError, SettingsError
+from ctflow_fed.files import read_json, write_atomically, write_json
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["write_studies"]
@@ -31,14 +32,16 @@ def write_studies(
 
     Studies are named ``study-0001`` and on: a folder of DICOM slices or a ``.nii.gz``
     file each. A study that is there already is left as it is, so the same command
-    goes on where it was stopped; study n is the same whatever the count.
+    goes on where it was stopped; study n is the same whatever the count. What the
+    studies are made with stands in ``phantom.json``.
 
     Raises:
         SettingsError: ``count`` is not from 1 to 9999.
+        MismatchError: the folder has studies that were made with other settings.
     """
     if not 1 <= count <= 9999:
         raise SettingsError(f"expected 1 to 9999 studies, got {count}; choose fewer")
-    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, {"population": asdict(population), "seed": seed, "format": format})
     rows = []
     for number in tqdm(range(1, count + 1), desc=population.name, disable=None):
         name = f"study-{number:04d}"
@@ -50,6 +53,23 @@ def write_studies(
             _write(study, path, population, study_seed)
         rows.append(_row(name, study_seed, findings))
     write_atomically(out / "reports.csv", lambda path: _write_table(path, rows))
+
+
+def _claim(out: Path, settings: dict[str, object]) -> None:
+    """Note the settings of a new folder; refuse one that was made with others."""
+    note = out / "phantom.json"
+    if not note.exists():
+        write_json(note, settings)
+        return
+    try:
+        same = read_json(note) == settings
+    except ValueError:
+        same = False
+    if not same:
+        raise MismatchError(
+            "expected a folder of the same population, scanner, seed and format, got "
+            "one that was made with others; choose another folder"
+        )
 
 
 def _write(study: PhantomStudy, path: Path, population: Population, seed: int) -> None:

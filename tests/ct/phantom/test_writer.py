@@ -11,8 +11,15 @@ from ctflow_fed.cli.phantom import command
 from ctflow_fed.ct.dicom import read_series
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.nifti import read_nifti
-from ctflow_fed.ct.phantom import HOSPITALS, Population, compose, write_studies
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.ct.phantom import (
+    HELD_OUT,
+    HOSPITALS,
+    PUBLIC,
+    Population,
+    compose,
+    write_studies,
+)
+from ctflow_fed.errors import MismatchError, SettingsError
 
 
 @pytest.fixture
@@ -59,6 +66,32 @@ def test_a_stopped_job_goes_on_and_leaves_finished_studies_alone(tmp_path, tiny)
     assert len(table(tmp_path)) == 3
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda tiny: (replace(tiny, name="other"), 1, 0, "nifti"),
+        lambda tiny: (
+            replace(tiny, scanner=tiny.scanner.resized(7, 32)),
+            1,
+            0,
+            "nifti",
+        ),
+        lambda tiny: (tiny, 1, 1, "nifti"),
+        lambda tiny: (tiny, 1, 0, "dicom"),
+    ],
+    ids=["population", "scanner", "seed", "format"],
+)
+def test_a_folder_made_with_other_settings_is_refused_and_left_alone(
+    tmp_path, tiny, other
+):
+    write_studies(tmp_path, tiny, 1, 0, "nifti")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(MismatchError, match="choose another folder"):
+        write_studies(tmp_path, *other(tiny))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_hospitals_have_other_patients_at_the_same_seed(tmp_path, tiny):
     write_studies(tmp_path / "a", tiny, 1, 0, "nifti")
     write_studies(tmp_path / "b", replace(tiny, name="other"), 1, 0, "nifti")
@@ -77,3 +110,15 @@ def test_the_command_writes_studies(tmp_path):
     assert result.exit_code == 0
     assert len(list((tmp_path / "study-0001").glob("*.dcm"))) == 6
     assert compose({}, 0)  # the table needs no volume
+
+
+def test_the_command_offers_every_population_by_its_name():
+    (hospital,) = (one for one in command.params if one.name == "hospital")
+    assert hospital.type.choices == (*HOSPITALS, HELD_OUT.name, PUBLIC.name)
+
+
+@pytest.mark.parametrize("option", ["--count", "--slices", "--rows"])
+def test_a_count_below_one_is_refused_with_a_sentence(tmp_path, option):
+    result = CliRunner().invoke(command, ["--out", str(tmp_path), option, "0"])
+    assert result.exit_code == 2
+    assert "not in the range x>=1" in result.output
