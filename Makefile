@@ -14,7 +14,7 @@ help:
 	@echo "make lint        style, types, floors"
 	@echo "make wheel       build the wheel and look into it"
 	@echo "make bench       the figures that the README quotes"
-	@echo "make base-model  train the shipped base model anew (about an hour)"
+	@echo "make base-model  train the shipped base model anew (about an hour on a CPU)"
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

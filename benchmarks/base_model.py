@@ -3,7 +3,7 @@
 No patient is in it, so it may go to every hospital of a federation before it begins.
 The same command resumes; `make base-model` runs it and puts the package into the wheel.
 
-    python benchmarks/base_model.py --out runs/base --steps 3000
+    python benchmarks/base_model.py --out runs/base
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/base"))
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2622)
     options = parser.parse_args()
 
     store = public_store(options.out / "site", STUDIES, seed=2026)
