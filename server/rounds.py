@@ -3,10 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -32,6 +32,16 @@ __all__ = ["play_job"]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Answers(Generic[T]):
+    """What the sites said, why others did not, who was silent, how many were asked."""
+
+    taken: dict[str, T]
+    refused: dict[str, str]
+    silent: frozenset[str]
+    asked: int
 
 
 def play_job(grid: Grid, settings: FederationSettings) -> None:
@@ -74,46 +84,46 @@ def _play_round(
     """Train at the sites, average what they send, evaluate the average at the sites."""
     began = time.monotonic()
     start = arrays_of(job.network)
-    results, refused = _exchange(
+    trained = _exchange(
         grid, roster, job, number, MessageType.TRAIN, partial(update_in, start=start)
     )
+    results = trained.taken
     if not results:
-        raise _nothing_came(number, refused)
+        raise _nothing_came(number, trained.refused)
     slices = {site: result.slices for site, result in results.items()}
     average = federated_average(
         {site: result.arrays for site, result in results.items()}, slices
     )
     load_arrays(job.network, average)
-    loss_after, silent = _global_loss(grid, roster, job, number)
+    loss_after, told = _global_loss(grid, roster, job, number, trained.silent)
+    lossless = {site: f"no loss: {why}" for site, why in told.refused.items()}
     size = sum(value.nbytes for value in start.values())
     return RoundRecord(
         round=number,
         slices=slices,
-        refused={**{site: f"no loss: {silent[site]}" for site in silent}, **refused},
+        refused={**lossless, **trained.refused},
         train_loss_first=_mean(results, slices, lambda result: result.loss_first),
         train_loss_last=_mean(results, slices, lambda result: result.loss_last),
         loss_before=loss_before,
         loss_after=loss_after,
         seconds=round(time.monotonic() - began, 3),
-        bytes=size * (2 * len(roster.refresh()) + len(results)),
+        bytes=size * (trained.asked + told.asked + len(results)),
         digest=weights_digest(job.network.state_dict()),
     )
 
 
 def _global_loss(
-    grid: Grid, roster: Roster, job: Job, number: int
-) -> tuple[float, dict[str, str]]:
-    """Return the loss of the global model over the sites, and who told none."""
-    losses, refused = _exchange(
-        grid, roster, job, number, MessageType.EVALUATE, loss_in
-    )
-    if not losses:
-        raise _nothing_came(number, refused)
-    mean = weighted_mean(
-        {site: loss for site, (loss, _) in losses.items()},
-        {site: slices for site, (_, slices) in losses.items()},
-    )
-    return mean, refused
+    grid: Grid, roster: Roster, job: Job, number: int, without: Collection[str] = ()
+) -> tuple[float, _Answers[float]]:
+    """Return the loss of the global model over the sites, and what each of them said.
+
+    The sites ``without`` are not asked: who was silent just now would be so again.
+    """
+    told = _exchange(grid, roster, job, number, MessageType.EVALUATE, loss_in, without)
+    if not told.taken:
+        raise _nothing_came(number, told.refused)
+    slices = {site: roster.facts[site].slices for site in told.taken}
+    return weighted_mean(told.taken, slices), told
 
 
 def _exchange(
@@ -123,23 +133,24 @@ def _exchange(
     number: int,
     kind: str,
     read: Callable[[RecordDict], T],
-) -> tuple[dict[str, T], dict[str, str]]:
-    """Send the global model to every site; return what they say, and why others not."""
+    without: Collection[str] = (),
+) -> _Answers[T]:
+    """Send the global model to every site but those ``without``; hear what they say."""
     seconds = job.settings.round_seconds
     content = order_content(job.order(number), arrays_of(job.network))
-    nodes = roster.refresh()
+    nodes = {s: node for s, node in roster.refresh().items() if s not in without}
     messages = {
         site: Message(content, node, kind, ttl=seconds + 60, group_id=str(number))
         for site, node in nodes.items()
     }
     replies = ask(grid, messages, seconds)
-    taken, refused = sort_replies(replies, read)
-    for site in job.settings.sites:
-        if site not in nodes:
-            refused[site] = "its SuperNode is not connected; start it again"
-        elif site not in replies:
-            refused[site] = f"no answer within {seconds:g} s"
-    return taken, refused
+    slices = {site: facts.slices for site, facts in roster.facts.items()}
+    taken, refused = sort_replies(replies, slices, read)
+    silent = frozenset(nodes) - set(replies)
+    refused |= {site: roster.why_silent(site, seconds) for site in silent}
+    absent = set(job.settings.sites) - set(nodes) - set(without)
+    refused |= {site: roster.why_absent(site) for site in absent}
+    return _Answers(taken, refused, silent, len(nodes))
 
 
 def _mean(

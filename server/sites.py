@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 class Roster:
     """The sites of a job that have answered the preflight question, by their names.
 
-    A SuperNode that was started again is another node to Flower: it is asked again, and
-    the newest node of a name is the site.
+    The first node of a name is the site for as long as it is present. Another one is
+    asked again only when the first has gone, as it has when a SuperNode was started
+    again, for that may be another node to Flower.
     """
 
     def __init__(self, grid: Grid, sites: tuple[str, ...]) -> None:
@@ -31,7 +32,9 @@ class Roster:
         self._nodes: dict[str, int] = {}
         self._asked: set[int] = set()
         self._pending: dict[str, int] = {}
+        self._rivals: dict[int, str] = {}
         self._refused: dict[str, str] = {}
+        self._failed: dict[int, str] = {}
 
     def wait(self, seconds: float) -> None:
         """Return once every site has answered.
@@ -46,22 +49,47 @@ class Roster:
                     raise MismatchError(f"{site}: {self._refused[site]}")
             if time.monotonic() > end:
                 raise IncompleteError(
-                    f"no answer from {', '.join(missing)} within {seconds:g} s; start "
-                    "the SuperNodes of these sites, then run the job again"
+                    f"no answer from {', '.join(missing)} within {seconds:g} s"
+                    f"{self._failures()}; start the SuperNodes of these sites, then "
+                    "run the job again"
                 )
             time.sleep(POLL_SECONDS)
 
     def refresh(self) -> dict[str, int]:
         """Ask who is new, hear who has answered, and return the node of each site."""
         present = set(self._grid.get_node_ids())
+        self._forget_all_but(present)
         self._question(sorted(present - self._asked))
         for reply in self._grid.pull_messages(list(self._pending)):
             node = self._pending.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
+            if node in present:
                 self._hear(node, reply)
-        self._asked &= present
-        self._nodes = {s: node for s, node in self._nodes.items() if node in present}
         return dict(self._nodes)
+
+    def why_absent(self, site: str) -> str:
+        """Return what is known of why a site has no node."""
+        if site in self._refused:
+            return self._refused[site]
+        return f"its SuperNode is not connected{self._failures()}; start it again"
+
+    def why_silent(self, site: str, seconds: float) -> str:
+        """Return what is known of why the node of a site did not answer in time."""
+        contested = site in self._rivals.values()
+        claim = "; a second SuperNode claims its name" if contested else ""
+        return f"no answer within {seconds:g} s{claim}"
+
+    def _failures(self) -> str:
+        """Say why nodes that told no name could not answer, if there are any."""
+        reasons = "; ".join(sorted(set(self._failed.values())))
+        return f" (a SuperNode that told no name: {reasons})" if reasons else ""
+
+    def _forget_all_but(self, present: set[int]) -> None:
+        """Drop the nodes that have gone; who claimed their names may be asked again."""
+        self._nodes = {s: node for s, node in self._nodes.items() if node in present}
+        self._failed = {n: why for n, why in self._failed.items() if n in present}
+        held = {n: s for n, s in self._rivals.items() if s in self._nodes}
+        self._asked &= present - (set(self._rivals) - set(held))
+        self._rivals = {n: s for n, s in held.items() if n in present}
 
     def _question(self, nodes: list[int]) -> None:
         messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
@@ -72,21 +100,30 @@ class Roster:
             self._asked.add(node)
 
     def _hear(self, node: int, reply: Message) -> None:
-        """Take in a site that is named in the job and fits the others."""
+        """Take in a site that is named in the job, is the first, and fits the others.
+
+        One that fails or is refused is asked again.
+        """
         name = _name_in(reply)
-        try:
-            facts = facts_in(content_of(reply))
-            name = facts.site
-            agreed_header([*self.facts.values(), facts])
-        except CTFlowError as error:
-            self._refused[name] = str(error)
-            log.warning("a site cannot take part: %s", error)
-            return
-        if name not in self._sites:
+        self._failed.pop(node, None)
+        if name and name not in self._sites:
             log.warning("a site that the job does not name is left out")
             return
         if name in self._nodes:
-            log.warning("two nodes are called %s; the newer one is asked", name)
+            log.warning("two nodes are called %s; the first is kept", name)
+            self._rivals[node] = name
+            return
+        try:
+            facts = facts_in(content_of(reply))
+            agreed_header([*self.facts.values(), facts])
+        except CTFlowError as error:
+            log.warning("a site cannot take part: %s", error)
+            self._asked.discard(node)
+            if name:
+                self._refused[name] = str(error)
+            else:
+                self._failed[node] = str(error)
+            return
         self._refused.pop(name, None)
         self.facts[name] = facts
         self._nodes[name] = node
@@ -113,6 +150,8 @@ def ask(
 
 
 def _name_in(reply: Message) -> str:
-    """Return the name that a refusal comes with, or nothing."""
-    refusal = None if reply.has_error() else reply.content.get("refusal")
-    return str(refusal.get("site")) if isinstance(refusal, ConfigRecord) else ""
+    """Return the name that a refusal or the facts come with, or nothing."""
+    if reply.has_error():
+        return ""
+    record = reply.content.get("refusal", reply.content.get("facts"))
+    return str(record.get("site", "")) if isinstance(record, ConfigRecord) else ""

@@ -62,14 +62,21 @@ def order_content(order: RoundOrder, arrays: Arrays) -> RecordDict:
 
 
 def sort_replies(
-    replies: Mapping[str, Message], read: Callable[[RecordDict], T]
+    replies: Mapping[str, Message],
+    slices: Mapping[str, int],
+    read: Callable[[RecordDict], T],
 ) -> tuple[dict[str, T], dict[str, str]]:
-    """Return what each site said, by its name, and why the others are refused."""
+    """Return what each site said, by its name, and why the others are refused.
+
+    ``slices`` is what the sites said of themselves before: none changes its weight.
+    """
     taken: dict[str, T] = {}
     refused: dict[str, str] = {}
     for site in sorted(replies):
         try:
-            taken[site] = read(content_of(replies[site]))
+            content = content_of(replies[site])
+            _check_slices(content, slices[site])
+            taken[site] = read(content)
         except CTFlowError as error:
             refused[site] = str(error)
     return taken, refused
@@ -114,9 +121,9 @@ def update_in(content: RecordDict, start: Arrays) -> SiteResult:
     )
 
 
-def loss_in(content: RecordDict) -> tuple[float, int]:
-    """Return the loss that a site found, and the slices that it counts for."""
-    return _number(content, "loss"), _slices(content)
+def loss_in(content: RecordDict) -> float:
+    """Return the loss that a site found."""
+    return _number(content, "loss")
 
 
 def _number(content: RecordDict, name: str) -> float:
@@ -125,6 +132,15 @@ def _number(content: RecordDict, name: str) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise UpdateError(f"expected a finite number as {name}, got none")
     return float(value)
+
+
+def _check_slices(content: RecordDict, stated: int) -> None:
+    if _slices(content) != stated:
+        raise UpdateError(
+            f"expected an answer that stands for the {stated} slices that the site "
+            "stated, got another number; take no studies in during a job, or run it "
+            "again"
+        )
 
 
 def _slices(content: RecordDict) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.errors import MissingExtraError, SettingsError
+from ctflow_fed.machine import cores
 
 __all__ = ["Batch", "LocalPool", "Pool", "RayPool", "Worker"]
 
@@ -112,7 +113,7 @@ class RayPool:
         """Keep every actor busy with one batch; put a new one in a dead one's place."""
         found = ray.cluster_resources()
         count = max(1, min(self.workers, len(batches), int(found.get("CPU", 1))))
-        threads = max(1, (os.cpu_count() or 1) // count)
+        threads = max(1, cores() // count)
         options = {"num_cpus": 1, "num_gpus": min(1.0, found.get("GPU", 0) / count)}
         actor_class = ray.remote(_Actor).options(**options)
 

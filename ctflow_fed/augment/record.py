@@ -1,6 +1,5 @@
 """What is written down about a folder of synthetic volumes and about each of them."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ __all__ = ["Origin", "SynthHeader", "SynthRecord"]
 
 SAMPLE_FORMAT = "ctflow-fed sample 1"
 HEADER_FORMAT = "ctflow-fed synthetic set 1"
+LONGEST_MM = 1000.0
 USE = "SYNTHETIC - NOT FOR DIAGNOSTIC USE"
 
 
@@ -132,7 +132,7 @@ def _is_size(value: object) -> bool:
 def _is_length(value: object) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and value > 0
+    return 0 < value <= LONGEST_MM
 
 
 def _three(fits: Callable[[object], bool]) -> Callable[[object], bool]:

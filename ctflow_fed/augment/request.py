@@ -18,6 +18,7 @@ PromptSource = Literal["given", "template"]
 LONGEST_REPORT = 20_000  # characters; the longest of CT-RATE has about 7,000
 MOST_SLICES = 2048
 SEEDS = 2**63
+WRONG_SPACING = "the slice spacing must lie between 0.1 and 20 mm"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SynthRequest:
                 f"a volume must have 1 to {MOST_SLICES} slices, got {self.slices}"
             )
         if self.slice_mm is not None and not 0.1 <= self.slice_mm <= 20:
-            raise SettingsError("the slice spacing must lie between 0.1 and 20 mm")
+            raise SettingsError(WRONG_SPACING)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -85,7 +86,10 @@ class SynthRequest:
                 "a request must hold a report, findings, seed, slices, slice_mm "
                 "and source and nothing else; make the plan again"
             )
-        slice_mm = None if value["slice_mm"] is None else float(value["slice_mm"])
+        try:
+            slice_mm = None if value["slice_mm"] is None else float(value["slice_mm"])
+        except OverflowError:  # JSON has numbers that are larger than any float
+            raise SettingsError(WRONG_SPACING) from None
         findings = tuple(value["findings"])
         return cls(**{**value, "findings": findings, "slice_mm": slice_mm})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ctflow_fed import augment
+from ctflow_fed.cli.options import PACKAGE
 from ctflow_fed.ct.report_table import read_reports
 from ctflow_fed.errors import ReportTableError, SettingsError
 
@@ -60,7 +61,12 @@ def plan(
 
 @command.command()
 @click.argument("plan_file", metavar="PLAN", type=PATH)
-@click.option("--model", type=PATH, required=True, help="A model package.")
+@click.option(
+    "--model",
+    type=PACKAGE,
+    required=True,
+    help="A model package, or base for the shipped one.",
+)
 @click.option("--out", type=PATH, required=True, help="Where the volumes go.")
 @click.option(
     "--workers",

@@ -14,18 +14,14 @@ from ctflow_fed.augment import SynthStore, extend
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS, Population
 from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.demo.chain import (
-    cores,
-    federation_settings,
-    own_hospital,
-    scanned_alike,
-)
+from ctflow_fed.demo.chain import own_hospital, scanned_alike
 from ctflow_fed.demo.journal import Journal
 from ctflow_fed.demo.places import Places, items_of, rows_of
 from ctflow_fed.demo.settings import DemoSettings
 from ctflow_fed.evaluation import UtilityResult
-from ctflow_fed.federation import open_job
+from ctflow_fed.federation import Ledger
 from ctflow_fed.files import read_json
+from ctflow_fed.machine import cores
 from ctflow_fed.model import load_package
 from ctflow_fed.report import (
     Pair,
@@ -42,7 +38,7 @@ __all__ = ["account_of", "pairs_of", "summary_of"]
 Items = Sequence[Mapping[str, Any]]
 
 SHOWN = ("Pleural effusion", "Cardiomegaly", "Consolidation", "Emphysema", *FINDINGS)
-"""The findings to show, those first that are seen at low resolution."""
+"""The findings to show, those first that can be seen at the demo's resolution."""
 
 PAIRS = 4
 
@@ -59,7 +55,7 @@ def account_of(places: Places, settings: DemoSettings, journal: Journal) -> RunA
         seed=settings.seed,
         cores=cores(),
         sites=_sites(places, settings),
-        rounds=_rounds(places, settings),
+        rounds=_rounds(places),
         steps=settings.steps,
         synthetic=_synthetic(places, settings, synthetic),
         pairs=pairs_of([*real, *test], synthetic),
@@ -69,6 +65,7 @@ def account_of(places: Places, settings: DemoSettings, journal: Journal) -> RunA
         ),
         seconds=round(sum(each.seconds for each in stages), 1),
         peak_rss_mb=max(each.peak_rss_mb for each in stages),
+        resumed=journal.resumed,
     )
 
 
@@ -188,8 +185,9 @@ def _site(
     )
 
 
-def _rounds(places: Places, settings: DemoSettings) -> tuple[RoundAccount, ...]:
-    records = open_job(federation_settings(places, settings)).ledger.records
+def _rounds(places: Places) -> tuple[RoundAccount, ...]:
+    folder = places.federation
+    records = Ledger.open(folder, read_json(folder / "run.json")).records
     return tuple(
         RoundAccount(
             number=record.round,

@@ -1,11 +1,9 @@
 """The chain, stage by stage: each goes on by itself from what it finds."""
 
-import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
-
-import numpy as np
 
 from ctflow_fed.augment import (
     GenerateSettings,
@@ -18,7 +16,14 @@ from ctflow_fed.augment import (
 )
 from ctflow_fed.ct.intake import IntakeSettings, intake
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS, Population, write_studies
+from ctflow_fed.ct.phantom import (
+    HELD_OUT,
+    HOSPITALS,
+    PUBLIC,
+    Population,
+    draw_findings,
+    write_studies,
+)
 from ctflow_fed.ct.phantom.scanner import COVERAGE_MM
 from ctflow_fed.demo.places import Places, items_of
 from ctflow_fed.demo.settings import DemoSettings
@@ -27,12 +32,12 @@ from ctflow_fed.errors import IncompleteError
 from ctflow_fed.evaluation import measure_utility
 from ctflow_fed.federation import FederationSettings, RoundRecord
 from ctflow_fed.files import write_json
+from ctflow_fed.machine import cores
 from ctflow_fed.seeds import derive_seed
 
 __all__ = [
     "balancing_plan",
     "compare_classifiers",
-    "cores",
     "draw_volumes",
     "federation_settings",
     "own_hospital",
@@ -42,12 +47,7 @@ __all__ = [
     "write_scans",
 ]
 
-MIX_PATIENTS, MIX_PREVALENCE = 500, 0.2
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
+MIX_PATIENTS = 500
 
 
 def scanned_alike(population: Population, settings: DemoSettings) -> Population:
@@ -127,7 +127,10 @@ def federation_settings(places: Places, settings: DemoSettings) -> FederationSet
 def train_together(
     places: Places, settings: DemoSettings, say: Callable[[str], None]
 ) -> None:
-    """Train the generator at all hospitals and average, round by round."""
+    """Train the generator at all hospitals and average, round by round.
+
+    A copy of the last package is put where the demo's model belongs.
+    """
 
     def heard(played: RoundRecord) -> None:
         say(
@@ -137,7 +140,12 @@ def train_together(
         )
 
     stores = {name: places.site(name) for name in HOSPITALS}
-    run_locally(federation_settings(places, settings), stores, heard)
+    job = run_locally(federation_settings(places, settings), stores, heard)
+    partial = places.model.with_name(".partial-model")
+    for old in (partial, places.model):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(job.ledger.model, partial)
+    partial.replace(places.model)
 
 
 def draw_volumes(places: Places, settings: DemoSettings) -> None:
@@ -179,11 +187,16 @@ def _independent_mix(seed: int) -> list[dict[str, Any]]:
 
     The plan combines findings as they do. Combined as in the researcher's own patients,
     a rare finding would come with their common ones, and a classifier would learn to
-    take one for the other.
+    take one for the other. Each is as frequent as in the public collection of the base
+    model, which a researcher may know; what the test is like they may not.
     """
-    rng = np.random.default_rng(derive_seed("mix", seed))
-    labels = rng.random((MIX_PATIENTS, len(FINDINGS))) < MIX_PREVALENCE
-    return [{"label": row.astype(np.float32)} for row in labels]
+    patients = (
+        draw_findings(derive_seed("mix", seed, number), PUBLIC)
+        for number in range(MIX_PATIENTS)
+    )
+    return [
+        {"label": [float(name in found) for name in FINDINGS]} for found in patients
+    ]
 
 
 def compare_classifiers(places: Places, settings: DemoSettings) -> None:

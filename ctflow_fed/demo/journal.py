@@ -26,7 +26,8 @@ class Journal:
     """The stages that a folder's run has finished, in ``journal.json``.
 
     A stage that was stopped is not in it, and is called again by the next run: it has
-    to go on by itself from what it finds. The time of a stopped attempt is lost.
+    to go on by itself from what it finds. The time of a stopped attempt is lost:
+    ``resumed`` tells that the times may be short of it.
     """
 
     def __init__(self, folder: Path, identity: str, say: Callable[[str], None]) -> None:
@@ -35,7 +36,9 @@ class Journal:
         self._identity = identity
         self._say = say
         self.records: dict[str, StageRecord] = {}
-        if self._path.exists():
+        self.resumed = False
+        self._found = self._path.exists()
+        if self._found:
             self._read()
         else:
             self._write()
@@ -51,6 +54,7 @@ class Journal:
         if key in self.records:
             self._say(f"{said}: done before, {self.records[key].seconds:.0f} s")
             return
+        self.resumed |= self._found
         self._say(f"{said} ...")
         started = time.monotonic()
         with PeakMemory() as memory:
@@ -65,6 +69,7 @@ class Journal:
             known = read_json(self._path)
             identity = known["identity"]
             records = [StageRecord(**record) for record in known["stages"]]
+            self.resumed = known["resumed"] is True
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(
                 "journal.json is not one of ctflow demo; choose an empty folder"
@@ -78,4 +83,7 @@ class Journal:
 
     def _write(self) -> None:
         stages = [asdict(record) for record in self.records.values()]
-        write_json(self._path, {"identity": self._identity, "stages": stages})
+        write_json(
+            self._path,
+            {"identity": self._identity, "resumed": self.resumed, "stages": stages},
+        )

@@ -19,7 +19,8 @@ class Places:
     hospitals/NAME/    what a hospital has: DICOM series and reports.csv
     sites/NAME/        its store of latents
     researcher/        what the researcher has: real and test, NIfTI
-    federation/        the federated job and its model
+    federation/        the federated job
+    model/             the model package that it made
     synthetic/         the synthetic volumes
     utility.json  summary.json  report.html  journal.json
     """
@@ -52,7 +53,7 @@ class Places:
     @property
     def model(self) -> Path:
         """The model package that the federation made."""
-        return self.federation / "model"
+        return self.folder / "model"
 
     @property
     def synthetic(self) -> Path:

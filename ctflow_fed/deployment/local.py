@@ -8,6 +8,8 @@ a node config, and know of no difference.
 import importlib.util
 import logging
 import os
+import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,9 +86,20 @@ def _simulate(
     with TemporaryDirectory(prefix="ctflow-", ignore_cleanup_errors=True) as home:
         # Flower reads its environment when it is imported.
         os.environ.update({**QUIET, "FLWR_HOME": home})
+        _close_ray()
         from ctflow_fed.deployment.simulation import simulate
 
         simulate(settings.to_run_config(), stores, payload)
+
+
+def _close_ray() -> None:
+    """Let Ray ask for a token, for its ports run whatever they are sent.
+
+    It must know the token before it is imported.
+    """
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from flwr.superlink.grid import InMemoryGrid
 
 from ctflow_fed.errors import CTFlowError, IncompleteError
 from ctflow_fed.federation import ConfigValue
+from ctflow_fed.machine import cores
 
 __all__ = ["SiteClient", "simulate"]
 
@@ -42,7 +43,7 @@ def simulate(
     """
     _find_programs()
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    cpus = len(os.sched_getaffinity(0))
+    cpus = cores()
     workers = min(len(stores), cpus)
     threads = cpus // workers
     stop = threading.Event()

@@ -1,5 +1,6 @@
 """What synthetic CT is worth, with its uncertainty and against a fair control."""
 
+from ctflow_fed.evaluation.arms import ARMS, arms_of
 from ctflow_fed.evaluation.results import (
     ArmResult,
     Comparison,
@@ -8,7 +9,7 @@ from ctflow_fed.evaluation.results import (
     UtilitySettings,
 )
 from ctflow_fed.evaluation.scores import Interval
-from ctflow_fed.evaluation.utility import ARMS, arms_of, measure_utility
+from ctflow_fed.evaluation.utility import measure_utility
 from ctflow_fed.evaluation.volumes import Item
 
 __all__ = [

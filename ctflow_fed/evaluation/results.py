@@ -50,9 +50,14 @@ class UtilitySettings:
 
 @dataclass(frozen=True)
 class FindingScore:
-    """One finding in one arm; both areas are means over the repeats."""
+    """One finding in one arm; both areas are means over the repeats.
+
+    ``trained`` counts the items of the arm that have it; where there is none, the areas
+    enter the macro means all the same.
+    """
 
     finding: str
+    trained: int
     auroc: float
     auprc: float
 

@@ -7,11 +7,11 @@ Three arms, trained with the same number of steps from the same first weights:
     synthetic_added    the same, and the synthetic ones
 
 All are tested on a hospital that neither the generator nor any arm has seen. The
-control is ``duplicated``: a gain over ``real`` alone may come from the number of items.
+control is ``duplicated``: its labels are balanced much as those of ``synthetic_added``,
+but nothing in it is new; `arms_of` says how.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MismatchError, SettingsError
+from ctflow_fed.evaluation.arms import ARMS, Places, arms_of
 from ctflow_fed.evaluation.classifier import Recipe, fit_and_score
 from ctflow_fed.evaluation.results import (
     ArmResult,
@@ -48,17 +49,12 @@ from ctflow_fed.evaluation.volumes import (
     labels_of_items,
     load_volumes,
 )
+from ctflow_fed.machine import cores
 from ctflow_fed.seeds import derive_seed
 
-__all__ = ["ARMS", "arms_of", "measure_utility"]
+__all__ = ["measure_utility"]
 
 log = logging.getLogger(__name__)
-
-ARMS = ("real", "duplicated", "synthetic_added")
-"""The arms in the order in which they are trained and shown."""
-
-Places = Int64[np.ndarray, " items"]
-"""Where the items of an arm stand in the list of real, then synthetic items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,26 +76,6 @@ class _Test:
     draws: Draws
 
 
-def arms_of(real: int, synthetic: int, *, seed: int) -> dict[str, Places]:
-    """Return the places of each arm's items in the list of real, then synthetic ones.
-
-    Copies are spread evenly over the real items: none has two more than another.
-    """
-    if real < 1 or synthetic < 1:
-        raise SettingsError(
-            "the utility test needs real and synthetic items, "
-            f"got {real} and {synthetic}"
-        )
-    rng = np.random.default_rng(derive_seed("duplicates", seed))
-    rounds = -(-synthetic // real)
-    copies = np.concatenate([rng.permutation(real) for _ in range(rounds)])[:synthetic]
-    return {
-        "real": np.arange(real),
-        "duplicated": np.concatenate([np.arange(real), copies]),
-        "synthetic_added": np.arange(real + synthetic),
-    }
-
-
 def measure_utility(
     real: Sequence[Item],
     synthetic: Sequence[Item],
@@ -108,14 +84,21 @@ def measure_utility(
 ) -> UtilityResult:
     """Train the three arms and test them on ``test``.
 
-    Raises `MismatchError` if a test item is synthetic or was trained on, and
-    `SettingsError` if no finding has enough cases in the test.
+    Raises `MismatchError` if a test item is synthetic or was trained on, or if its
+    ``patient`` was, where items name one; `SettingsError` if there are no items of a
+    kind, or if no finding has enough cases in the test.
     """
-    _refuse_leaks([*real, *synthetic], test)
-    arms = arms_of(len(real), len(synthetic), seed=settings.seed)
-    tested = _test_of(test, settings)
+    if not (real and synthetic):
+        raise SettingsError(
+            "the utility test needs real and synthetic items, "
+            f"got {len(real)} and {len(synthetic)}"
+        )
     items = [*real, *synthetic]
-    pool = _Pool(load_volumes(items, settings.shape), labels_of_items(items), len(real))
+    _refuse_leaks(items, test)
+    tested = _test_of(test, settings)
+    labels = labels_of_items(items)
+    arms = arms_of(labels, len(real), seed=settings.seed)
+    pool = _Pool(load_volumes(items, settings.shape), labels, len(real))
     scores = _score_arms(arms, pool, tested, settings)
     results = {
         name: _arm_result(name, arms[name], pool, tested, scores[name]) for name in ARMS
@@ -136,10 +119,15 @@ def measure_utility(
 def _refuse_leaks(train: Sequence[Item], test: Sequence[Item]) -> None:
     if any(item["synthetic"] for item in test):
         raise MismatchError("the test must hold real studies only; leave synthetic out")
-    for key in ("sample_id", "image"):
-        if {str(item[key]) for item in train} & {str(item[key]) for item in test}:
+    for key in ("sample_id", "image", "patient"):
+        trained, tested = (
+            {str(item[key]) for item in items if item.get(key) is not None}
+            for items in (train, test)
+        )
+        if trained & tested:
             raise MismatchError(
-                "some test studies are also trained on; test on other patients"
+                "some test studies or patients are also trained on; "
+                "test on other patients"
             )
 
 
@@ -212,7 +200,7 @@ def _one_thread_a_fit() -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
+        with ThreadPoolExecutor(cores()) as executor:
             yield executor
     finally:
         torch.set_num_threads(threads)
@@ -234,7 +222,12 @@ def _arm_result(
             for repeat in range(len(scores))
         ),
         findings=tuple(
-            FindingScore(FINDINGS[place], float(auroc[row]), float(auprc[row]))
+            FindingScore(
+                FINDINGS[place],
+                int(pool.labels[places][:, place].sum()),
+                float(auroc[row]),
+                float(auprc[row]),
+            )
             for row, place in enumerate(test.scored)
         ),
     )

@@ -30,8 +30,8 @@ __all__ = ["Job", "open_job"]
 class Job:
     """A job between two rounds; ``network`` is the global model after ``ledger``.
 
-    ``origin`` is the provenance of the model that the job began with, if any, and
-    ``parent`` the digest of its weights.
+    ``origin`` is the provenance of the model that ``network`` was read from, if any;
+    ``parent`` is the digest of the weights that the job began with.
     """
 
     settings: FederationSettings
@@ -65,19 +65,25 @@ class Job:
                 f"channels, the sites have {header.channels}; take the studies in with "
                 "the codec of the network"
             )
-        origin = self.origin
-        if origin is not None and (origin.codec_id, origin.encoder_id) != (
-            header.codec_id,
-            header.encoder_id,
+        if self.origin is not None and (
+            (self.origin.codec_id, self.origin.encoder_id)
+            != (header.codec_id, header.encoder_id)
         ):
             raise MismatchError(
-                "the model to begin with was trained with another codec or report "
+                "the model to go on from was trained with another codec or report "
                 "encoder than the sites' stores; take the studies in with its own"
+            )
+        size = (header.height, header.width)
+        if self.origin and self.ledger.rounds and self.origin.latent_size != size:
+            raise MismatchError(
+                f"the job was begun with latents of {self.origin.latent_size}, the "
+                f"sites have {size}; take the studies in with the image size of before"
             )
 
     def commit(self, record: RoundRecord, facts: Sequence[SiteFacts]) -> None:
         """Write a finished round: the package of ``network``, then the record."""
         header = agreed_header(facts)
+        records = (*self.ledger.records, record)
         provenance = Provenance(
             codec_id=header.codec_id,
             encoder_id=header.encoder_id,
@@ -87,7 +93,7 @@ class Job:
             steps=record.round * self.settings.steps,
             seed=self.settings.seed,
             rounds=record.round,
-            sites=len(facts),
+            sites=len({site for each in records for site in each.slices}),
             parent=self.parent,
         )
         self.ledger.commit(
@@ -97,9 +103,9 @@ class Job:
 
 def open_job(settings: FederationSettings) -> Job:
     """Begin a job in its folder, or go on after its last finished round."""
-    start = load_package(Path(settings.init)) if settings.init else None
-    network = start.network if start else _fresh(settings)
-    parent = start.digest if start else ""
+    package = load_package(Path(settings.init)) if settings.init else None
+    network = package.network if package else _fresh(settings)
+    parent = package.digest if package else ""
     ledger = Ledger.open(
         Path(settings.out),
         {**settings.identity(), "parent": parent, "network": asdict(network.config)},
@@ -112,7 +118,8 @@ def open_job(settings: FederationSettings) -> Job:
                 "names; restore the job's folder or begin in a new one"
             )
         network = package.network
-    return Job(settings, ledger, network, start.provenance if start else None, parent)
+    origin = package.provenance if package else None
+    return Job(settings, ledger, network, origin, parent)
 
 
 def _fresh(settings: FederationSettings) -> FMvT:

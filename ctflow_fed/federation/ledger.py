@@ -2,7 +2,7 @@
 
     run.json             the settings that the result depends on
     rounds.jsonl         one line a finished round
-    rounds/NNNN/         the model package after round NNNN; the last two are kept
+    rounds/NNNN/         the model package after round NNNN; only the last is kept
     model/               the model package after the last round
 
 A round is finished when its line is in rounds.jsonl; its package is in place by then.
@@ -20,8 +20,6 @@ from ctflow_fed.files import read_json, write_atomically, write_json
 
 __all__ = ["Ledger", "RoundRecord"]
 
-KEPT = 2  # packages of rounds: the last, and the one before in case a disk fails
-
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
@@ -29,7 +27,7 @@ class RoundRecord:
 
     ``slices`` has the weight of each site that took part, ``refused`` the reason for
     each that did not; the losses are means over sites by their slices, of the first and
-    the last step of training and of the global model before and after the round;
+    the last quarter of training and of the global model before and after the round;
     ``digest`` is that of the weights; ``bytes`` counts arrays that were sent and
     received.
     """
@@ -121,9 +119,9 @@ class Ledger:
             lambda partial: partial.write_text(text, encoding="utf-8"),
         )
         self.records = (*self.records, record)
-        kept = {self.checkpoint(record.round - age) for age in range(KEPT)}
-        for folder in set((self.folder / "rounds").iterdir()) - kept:
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.folder / "rounds").iterdir():
+            if folder != self.checkpoint(record.round):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self) -> None:
         """Make the package of the last finished round the result."""

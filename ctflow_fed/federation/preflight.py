@@ -14,6 +14,9 @@ from ctflow_fed.training import describe
 
 __all__ = ["SiteFacts", "agreed_header", "facts_of", "mean_slices", "mean_spacing"]
 
+MOST_SLICES = 10**9
+LONGEST_MM = 2.0**20  # as long as a store's spacing may be
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFacts:
@@ -43,25 +46,27 @@ class SiteFacts:
     def from_record(cls, record: Mapping[str, Any]) -> "SiteFacts":
         """Read the facts; those of another version are refused in a sentence."""
         check_version(record.get("version"))
+        if any(type(record.get(key)) is not int for key in ("studies", "slices")):
+            raise UpdateError("expected the studies and slices of a site as counts")
         try:
             header = StoreHeader.from_json(json.loads(record["header"]))
-            row, col, depth = (float(length) for length in record["spacing"])
+            slice_mm, row_mm, col_mm = map(float, record["spacing"])
             facts = cls(
                 site=check_site_name(record["site"]),
                 header=header,
-                studies=int(record["studies"]),
-                slices=int(record["slices"]),
-                spacing=(row, col, depth),
+                studies=record["studies"],
+                slices=record["slices"],
+                spacing=(slice_mm, row_mm, col_mm),
             )
         except (
-            *(KeyError, TypeError, ValueError, RecursionError),
+            *(KeyError, TypeError, ValueError, OverflowError, RecursionError),
             *(SettingsError, StoreError),
         ):
             raise UpdateError(
                 "expected the facts of a site, got something else"
             ) from None
-        if not (0 < facts.studies <= facts.slices <= 10**9) or not all(
-            math.isfinite(length) and length > 0 for length in facts.spacing
+        if not (0 < facts.studies <= facts.slices <= MOST_SLICES) or not all(
+            0 < length <= LONGEST_MM for length in facts.spacing
         ):
             raise UpdateError(
                 "expected a site with studies, slices and their spacing; "
@@ -102,11 +107,11 @@ def mean_spacing(facts: Sequence[SiteFacts]) -> tuple[float, float, float]:
     """Return the mean spacing over the slices of all sites, in mm."""
     ordered = sorted(facts, key=lambda each: each.site)
     slices = sum(each.slices for each in ordered)
-    between, row, col = (
+    slice_mm, row_mm, col_mm = (
         math.fsum(each.slices * each.spacing[axis] for each in ordered) / slices
         for axis in range(3)
     )
-    return (between, row, col)
+    return (slice_mm, row_mm, col_mm)
 
 
 def mean_slices(facts: Sequence[SiteFacts]) -> int:

@@ -60,7 +60,7 @@ class SynthAccount:
 class Picture:
     """A volume, the findings it is labelled with and its report.
 
-    The last line of the report is its impression.
+    The last line of a report of several lines is its impression.
     """
 
     volume: CTVolume
@@ -68,9 +68,16 @@ class Picture:
     report: str
 
     @property
+    def description(self) -> str:
+        """What the report says before its impression; all of it where it has none."""
+        first, _, last = self.report.strip().rpartition("\n")
+        return first or last
+
+    @property
     def impression(self) -> str:
-        """What the report concludes."""
-        return self.report.strip().rpartition("\n")[2]
+        """What the report concludes, empty where it is a single line."""
+        first, _, last = self.report.strip().rpartition("\n")
+        return last if first else ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +99,11 @@ class StageAccount:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunAccount:
-    """A whole run. ``sites`` has the hospitals of the federation first."""
+    """A whole run. ``sites`` has the hospitals of the federation first.
+
+    ``resumed`` tells that the run was stopped and went on; its times are then those of
+    finished stages only.
+    """
 
     command: str
     version: str
@@ -107,3 +118,4 @@ class RunAccount:
     stages: tuple[StageAccount, ...]
     seconds: float
     peak_rss_mb: float
+    resumed: bool

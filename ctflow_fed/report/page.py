@@ -22,6 +22,8 @@ ARM_NAMES = {
 }
 """What a reader sees in place of the arms' keys."""
 
+LOSS = "loss of the global model on the sites' studies"
+
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
@@ -63,6 +65,7 @@ def render_page(account: RunAccount) -> str:
         arms=_arms(account.utility),
         reading=reading(account.utility),
         verdict=verdict,
+        loss_name=LOSS,
     )
 
 
@@ -87,7 +90,7 @@ def _charts(account: RunAccount) -> dict[str, str]:
         for each in utility.comparisons
     ]
     return {
-        "loss": curve(losses, x_title="round", y_title="loss of the shared model"),
+        "loss": curve(losses, x_title="round", y_title=LOSS),
         "arms": forest(arms, reference=0.5, x_title="macro AUROC (0.5: a coin)"),
         "gains": forest(gains, reference=0.0, x_title="gain of real + synthetic"),
     }

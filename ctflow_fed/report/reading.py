@@ -6,7 +6,7 @@ __all__ = ["number", "reading", "signed", "span", "verdict"]
 
 REFERENCES = {
     "real": "the real studies alone",
-    "duplicated": "the same number of copies of real studies",
+    "duplicated": "as many copies of real studies, chosen to balance the labels alike",
 }
 
 
@@ -67,8 +67,17 @@ def _on_reference(utility: UtilityResult, name: str) -> str:
     if difference.holds_zero:
         return f"{said}. The interval holds zero: the difference is within the noise."
     return (
-        f"{said}. The interval does not hold zero: this is {verdict(difference)} that "
-        "the choice of test studies and first weights does not explain."
+        f"{said}. The interval does not hold zero: in this run it is "
+        f"{verdict(difference)}. {_coverage(utility)}"
+    )
+
+
+def _coverage(utility: UtilityResult) -> str:
+    repeats = utility.settings.repeats
+    return (
+        f"The interval covers the choice of test patients and of {repeats} set"
+        f"{'s' if repeats != 1 else ''} of first weights, not the choice of the "
+        "training studies or of the synthetic volumes."
     )
 
 
@@ -76,13 +85,13 @@ def _conclusion(utility: UtilityResult) -> str:
     real, control = (verdict(utility.against(name)) for name in REFERENCES)
     if real == control == "a gain":
         return (
-            "Both comparisons agree on a gain: in this phantom world the synthetic "
-            "volumes brought something that copies of real ones do not."
+            "Both comparisons agree on a gain: in this run, in a phantom world, the "
+            "synthetic volumes did more for the classifier than copies of real ones."
         )
     if "a loss" in (real, control):
         return (
-            "At least one comparison shows a loss: in this run the synthetic volumes "
-            "did harm, and a classifier should be trained without them."
+            "At least one comparison shows a loss: nothing in this run speaks for "
+            "training a classifier with these synthetic volumes."
         )
     if "a gain" in (real, control):
         return (

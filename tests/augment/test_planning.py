@@ -148,6 +148,8 @@ def test_equal_requests_have_equal_ids_and_other_requests_others():
         '[], "seed": 1, "slices": true, "slice_mm": null, "source": "given"}]}',
         '{"format": "ctflow-fed plan 1", "requests": [{"report": "x", "findings": '
         '[], "seed": 1, "slices": 8, "slice_mm": 1, "source": "stolen"}]}',
+        '{"format": "ctflow-fed plan 1", "requests": [{"report": "x", "findings": '
+        f'[], "seed": 1, "slices": 8, "slice_mm": {10**400}, "source": "given"}}]}}',
     ],
 )
 def test_a_file_that_is_no_plan_is_refused(tmp_path, text):

@@ -92,6 +92,7 @@ def test_nobody_reads_the_manifest_so_its_lies_do_no_harm(store):
         {"shape": [1, 2]},
         {"shape": "abc"},
         {"spacing": [1.0, 1.0, float("nan")]},
+        {"spacing": [1.0, 1.0, 10**400]},
         {"sha256": "z" * 64},
         {"report": 5},
         {"report": "x" * 100_000},

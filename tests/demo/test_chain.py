@@ -6,9 +6,17 @@ import pytest
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS
 from ctflow_fed.demo import DemoSettings, Places
-from ctflow_fed.demo.account import pairs_of
-from ctflow_fed.demo.chain import balancing_plan, scanned_alike, write_scans
+from ctflow_fed.demo.account import _rounds, pairs_of
+from ctflow_fed.demo.chain import (
+    balancing_plan,
+    federation_settings,
+    scanned_alike,
+    train_together,
+    write_scans,
+)
 from ctflow_fed.demo.places import items_of, rows_of
+from ctflow_fed.federation import RoundRecord, open_job
+from ctflow_fed.model import Provenance, load_package, save_package
 
 SMALL = DemoSettings(studies=2, real=3, tested=2, slices=16, image_size=16)
 
@@ -63,6 +71,44 @@ def test_an_item_says_what_its_row_says(places):
         assert not item["synthetic"]
 
 
+def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
+    places = Places(tmp_path)
+    settings = replace(SMALL, preset="nano", rounds=1)
+    job = open_job(federation_settings(places, settings))
+    made = Provenance(
+        codec_id="haar",
+        encoder_id="hashing",
+        latent_size=(4, 4),
+        slices=16,
+        spacing=(8.0, 8.0, 8.0),
+        steps=1,
+        seed=0,
+    )
+    digest = save_package(tmp_path / "package", job.network, made)
+    record = RoundRecord(
+        round=1,
+        slices={"north": 1},
+        refused={},
+        train_loss_first=1.0,
+        train_loss_last=1.0,
+        loss_before=1.0,
+        loss_after=0.5,
+        seconds=1.0,
+        bytes=1,
+        digest=digest,
+    )
+    job.ledger.commit(record, lambda to: save_package(to, job.network, made))
+    (tmp_path / ".partial-model").mkdir()  # as a stopped run left it
+
+    for _ in "ab":
+        train_together(places, settings, str)
+
+    assert places.model == tmp_path / "model"
+    assert load_package(places.model).digest == digest
+    assert not (tmp_path / ".partial-model").exists()
+    assert [each.loss_after for each in _rounds(places)] == [0.5]
+
+
 def test_the_plan_has_as_many_volumes_as_were_asked_for():
     items = labelled({"Emphysema"}, {"Emphysema"}, set())
 
@@ -89,6 +135,13 @@ def test_the_plan_is_a_function_of_the_seed():
     )
 
     assert first.plan_id == again.plan_id != other.plan_id
+
+
+def test_the_plan_adds_findings_as_rarely_as_in_the_public_collection():
+    plan = balancing_plan(labelled({"Emphysema"}, set()), replace(SMALL, synthetic=200))
+
+    others = np.mean([len(each.findings) - 1 for each in plan.requests])
+    assert 1.5 < others < 3.2  # 0.15 of the 17 others, fewer where they have enough
 
 
 def test_the_volume_with_the_fewest_other_findings_is_shown(places):

@@ -27,6 +27,19 @@ def test_a_stage_that_fails_is_called_again(tmp_path):
     assert done == [1]
 
 
+def test_only_a_run_that_went_on_counts_as_resumed(tmp_path):
+    whole = Journal(tmp_path, "a", str)
+    whole.stage("one", "First", str)
+    assert not whole.resumed
+
+    again = Journal(tmp_path, "a", str)
+    again.stage("one", "First", str)
+    assert not again.resumed
+    again.stage("two", "Second", str)
+    assert again.resumed
+    assert Journal(tmp_path, "a", str).resumed
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     Journal(tmp_path, "a", str)
 

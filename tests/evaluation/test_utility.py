@@ -7,10 +7,8 @@ import pytest
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.evaluation import (
-    ARMS,
     UtilityResult,
     UtilitySettings,
-    arms_of,
     measure_utility,
 )
 
@@ -29,21 +27,6 @@ def result(studies):
     )
 
 
-def test_the_control_has_as_many_items_as_the_synthetic_arm():
-    arms = arms_of(5, 12, seed=0)
-
-    assert list(arms) == list(ARMS)
-    assert len(arms["real"]) == 5
-    assert len(arms["duplicated"]) == len(arms["synthetic_added"]) == 17
-
-
-def test_copies_are_of_real_items_and_spread_evenly():
-    copies = np.bincount(arms_of(5, 12, seed=0)["duplicated"])
-
-    assert len(copies) == 5
-    assert set(copies.tolist()) == {3, 4}
-
-
 def test_a_finding_that_is_easy_to_see_is_learned(result):
     assert result.arm("real").auroc.value > 0.9
     assert result.arm("synthetic_added").auroc.value > 0.9
@@ -54,6 +37,12 @@ def test_only_findings_with_enough_cases_are_scored(result):
     assert result.cases == {"Consolidation": 8}
     assert result.unscored == tuple(n for n in FINDINGS if n != "Consolidation")
     assert [row.finding for row in result.arms[0].findings] == ["Consolidation"]
+
+
+def test_the_training_items_with_a_finding_are_counted_in_every_arm(result):
+    trained = {arm.name: arm.findings[0].trained for arm in result.arms}
+
+    assert trained == {"real": 4, "duplicated": 7, "synthetic_added": 7}
 
 
 def test_the_differences_are_those_of_the_arms(result):
@@ -95,6 +84,16 @@ def test_a_test_study_that_was_trained_on_is_refused(studies):
 
     with pytest.raises(MismatchError, match="also trained on"):
         measure_utility(real, studies("more", 2), [*studies("test", 2), real[0]], SMALL)
+
+
+def test_another_study_of_a_patient_that_was_trained_on_is_refused(studies):
+    real, test = (
+        [{**item, "patient": "p1"} for item in studies(name, 2)]
+        for name in ("real", "test")
+    )
+
+    with pytest.raises(MismatchError, match="other patients"):
+        measure_utility(real, studies("more", 2), test, SMALL)
 
 
 def test_a_synthetic_volume_in_the_test_is_refused(studies):

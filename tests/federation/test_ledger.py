@@ -43,13 +43,12 @@ def test_a_job_goes_on_after_its_last_round(tmp_path: Path):
     assert (ledger.checkpoint(2) / "weights").read_text() == "2"
 
 
-def test_only_the_last_two_rounds_are_kept(tmp_path: Path):
+def test_only_the_last_round_is_kept(tmp_path: Path):
     played(tmp_path, 4)
     (tmp_path / "rounds" / "0001").mkdir()  # a kill came before it was dropped
     played(tmp_path, 5)
 
     assert sorted(each.name for each in (tmp_path / "rounds").iterdir()) == [
-        "0004",
         "0005",
     ]
 

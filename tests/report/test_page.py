@@ -59,7 +59,8 @@ def test_the_numbers_of_the_run_are_on_the_page(page):
         "0.700 → 0.720",
         "2 min 00 s",
         "3210 MB",
-        "40 MB",
+        "sent and received 40 MB in training",
+        "loss of the global model on the sites' studies",
         "ctflow demo --out runs/demo --seed 3",
         "Training began with random weights",
         "within the noise",
@@ -73,12 +74,38 @@ def test_a_base_model_is_named(account):
     words = words_of(render_page(replace(account, synthetic=begun)))
 
     assert "base model cdcdcdcdcdcd" in words
+    assert "need not come from the federation" in words
     assert "random weights" not in words
 
 
 def test_a_report_is_text_and_never_markup(page):
     assert "No &lt;b&gt;nodule&lt;/b&gt; &amp; more." in page
     assert "<b>nodule" not in page
+
+
+def test_no_text_of_a_report_is_there_twice(account):
+    pair = account.pairs[0]
+    line = replace(pair.synthetic, report="Effusion here. Effusion there.")
+    shown = replace(account, pairs=(replace(pair, synthetic=line),))
+
+    words = words_of(render_page(shown))
+
+    for said in ("Effusion on the left.", "Effusion here. Effusion there."):
+        assert words.count(said) == 1
+
+
+def test_each_finding_has_its_training_items_in_every_arm(page):
+    row = re.search(r"<tr><th>Medical material</th>(<td class=\"n\">.*)</tr>", page)
+
+    numbers = re.findall(r">([\d.]+)<", row[1])
+    assert numbers == ["12", "611", "622", "633", "0.700", "0.710", "0.720"]
+
+
+def test_a_resumed_run_has_times_of_finished_stages_only(account, page):
+    said = "the times of finished stages only"
+
+    assert said in words_of(render_page(replace(account, resumed=True)))
+    assert said not in words_of(page)
 
 
 def test_a_loss_that_rose_is_not_said_to_have_fallen(account):

@@ -21,8 +21,8 @@ def test_a_difference_is_a_gain_only_if_its_interval_lies_above_zero():
         (GAIN, NOISE, "Only one of the two comparisons"),
         (NOISE, GAIN, "Only one of the two comparisons"),
         (NOISE, NOISE, "shows neither"),
-        (LOSS, NOISE, "did harm"),
-        (GAIN, LOSS, "did harm"),
+        (LOSS, NOISE, "shows a loss"),
+        (GAIN, LOSS, "shows a loss"),
     ],
 )
 def test_the_conclusion_follows_from_both_comparisons(
@@ -41,7 +41,13 @@ def test_noise_is_called_noise_and_a_gain_a_gain(utility_of):
 
     assert "+0.020 (95 % interval \N{MINUS SIGN}0.030 to +0.070)" in over_real
     assert "within the noise" in over_real
-    assert "this is a gain" in over_copies
+    assert "in this run it is a gain" in over_copies
+
+
+def test_an_interval_is_said_to_cover_what_it_covers(utility_of):
+    for said in reading(utility_of(GAIN, LOSS))[1:3]:
+        assert "test patients and of 3 sets of first weights" in said
+        assert "not the choice of the training studies" in said
 
 
 def test_a_difference_is_written_with_its_sign():

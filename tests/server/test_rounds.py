@@ -49,6 +49,18 @@ def corrupting(change):
     return answer
 
 
+def claiming(number):
+    """Answer a question to train as the client does, but for so many slices."""
+
+    def answer(message, context):
+        reply = client(message, context)
+        if message.metadata.message_type == MessageType.TRAIN:
+            reply.content["metrics"]["num-examples"] = number
+        return reply
+
+    return answer
+
+
 def test_a_job_ends_with_a_model_and_a_record_of_every_round(
     direct_grid, stores, settings
 ):
@@ -135,11 +147,35 @@ def test_a_bad_update_is_refused_and_the_round_goes_on(
     assert reason in record["refused"]["b"]
 
 
+def test_a_site_cannot_change_its_weight(direct_grid, stores, settings):
+    play_job(direct_grid(stores, b=claiming(10**9)), replace(settings, rounds=1))
+
+    (record,) = records_of(settings)
+    assert record["slices"] == {"a": 52}
+    assert "the 92 slices that the site stated" in record["refused"]["b"]
+    provenance = load_package(Path(settings.out) / "model").provenance
+    assert provenance.sites == 1
+
+
 def test_a_site_that_does_not_answer_is_named(direct_grid, stores, settings):
     play_job(direct_grid(stores, b=only_preflight), replace(settings, rounds=1))
 
     (record,) = records_of(settings)
     assert record["refused"] == {"b": "no answer within 1 s"}
+
+
+def test_a_site_that_is_silent_in_training_is_not_evaluated(
+    direct_grid, stores, settings
+):
+    grid = direct_grid(stores, b=only_preflight)
+    play_job(grid, replace(settings, rounds=1))
+
+    asked = [each.metadata for each in grid.sent if each.metadata.dst_node_id == 2]
+    assert [(each.message_type, each.group_id) for each in asked] == [
+        (MessageType.QUERY, ""),
+        (MessageType.EVALUATE, "0"),
+        (MessageType.TRAIN, "1"),
+    ]
 
 
 def test_a_crash_at_a_site_is_told_without_its_text(direct_grid, stores, settings):
@@ -173,6 +209,24 @@ def test_a_site_with_another_codec_is_refused(direct_grid, stores, settings):
     header.write_text(header.read_text().replace('"codec_id": "', '"codec_id": "x'))
 
     with pytest.raises(MismatchError, match=r"b: .*codec_id"):
+        play_job(direct_grid(stores), settings)
+
+
+def test_a_job_does_not_go_on_with_stores_of_another_codec(
+    direct_grid, stores, settings
+):
+    def stopping(message, context):
+        if message.metadata.group_id == "2":
+            raise KeyboardInterrupt
+        return client(message, context)
+
+    with pytest.raises(KeyboardInterrupt):
+        play_job(direct_grid(stores, b=stopping), settings)
+    for store in stores.values():
+        header = store / "store.json"
+        header.write_text(header.read_text().replace('"codec_id": "', '"codec_id": "x'))
+
+    with pytest.raises(MismatchError, match="the model to go on from"):
         play_job(direct_grid(stores), settings)
 
 
