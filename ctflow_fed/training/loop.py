@@ -47,8 +47,8 @@ def train(
     ``out`` gets ``checkpoint.safetensors``, ``train.jsonl`` (one line a step) and, in
     the end, ``model/``, the package of the averaged weights. ``parent`` is the package
     that ``network`` comes from, if any; it must have been trained with the codec and
-    the report encoder of the store. A run that was killed goes on with the same command and ends, on
-    the same CPU, with the weights of an unbroken run; a finished run goes on when
+    the report encoder of the store. A run that was killed goes on with the same command
+    and ends, on the same CPU, with the weights of an unbroken run; it goes on when
     ``steps`` is raised.
     """
     check_store(network, store)
