@@ -1,7 +1,7 @@
 """A batch of clips from a store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from ctflow_fed.clips import CLIP_SLICES, clip_geometry
 from ctflow_fed.ct.store import LatentStore, StudyRecord
 from ctflow_fed.shapes import Clip, Geometry, Latents, TokenMask, Tokens
 
-__all__ = ["ClipBatch", "draw_batch"]
+__all__ = ["ClipBatch", "draw_batch", "read_batch", "with_fewer_sentences"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,23 @@ def read_batch(
         report_mask=torch.arange(report.shape[1]) < lengths[:, None],
         geometry=torch.cat(geometry),
     )
+
+
+def with_fewer_sentences(
+    batch: ClipBatch, share: float, generator: torch.Generator
+) -> ClipBatch:
+    """Hide sentences from a ``share`` of the clips: any number of them, never all.
+
+    The sentences that a clip keeps are those whose random rank is below a random
+    count.
+    """
+    mask = batch.report_mask
+    rank = torch.rand(mask.shape, generator=generator)
+    rank = rank.masked_fill(~mask, 2.0).argsort(1).argsort(1)
+    kept = torch.rand(len(mask), generator=generator) * mask.sum(1)
+    chosen = torch.rand(len(mask), generator=generator) < share
+    fewer = mask & (rank <= kept[:, None])
+    return replace(batch, report_mask=torch.where(chosen[:, None], fewer, mask))
 
 
 def _window(store: LatentStore, record: StudyRecord, start: int, stop: int) -> Latents:

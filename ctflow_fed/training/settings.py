@@ -13,7 +13,9 @@ class TrainSettings:
 
     ``start_boost`` is the share of clips that are the first of their volume (CTFlow's
     StartBoost); ``context_noise`` is the share of noise in the context, so that the
-    network does not rely on a context that sampling cannot give; ``time_shift`` moves
+    network does not rely on a context that sampling cannot give; ``sentence_dropout``
+    is the share of clips that are told only some sentences of their report, so that a
+    report of one sentence is understood as well as a whole one; ``time_shift`` moves
     training towards noise (`ctflow_fed.flow.shifted`); ``proximal`` is the
     mu of FedProx (arXiv 1812.06127), zero for FedAvg.
     """
@@ -26,6 +28,7 @@ class TrainSettings:
     ema_decay: float = 0.999
     start_boost: float = 0.5
     context_noise: float = 0.05
+    sentence_dropout: float = 0.5
     time_shift: float = 5.0
     proximal: float = 0.0
 
@@ -38,6 +41,7 @@ class TrainSettings:
         _within("ema_decay", self.ema_decay, 0, 1)
         _within("start_boost", self.start_boost, 0, 1)
         _within("context_noise", self.context_noise, 0, 1)
+        _within("sentence_dropout", self.sentence_dropout, 0, 1)
         _within("time_shift", self.time_shift, 1, 1000)
         _within("proximal", self.proximal, 0, 1e6)
 

@@ -16,7 +16,7 @@ from ctflow_fed.flow import (
 from ctflow_fed.model import FMvT
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Time
-from ctflow_fed.training.batch import ClipBatch, draw_batch
+from ctflow_fed.training.batch import ClipBatch, draw_batch, with_fewer_sentences
 from ctflow_fed.training.settings import TrainSettings
 
 __all__ = ["batch_loss", "make_optimizer", "step_generator", "train_step"]
@@ -57,6 +57,7 @@ def train_step(
     """
     device = next(network.parameters()).device
     batch = draw_batch(store, settings.batch_clips, settings.start_boost, generator)
+    batch = with_fewer_sentences(batch, settings.sentence_dropout, generator)
     loss = batch_loss(network, batch.to(device), settings, generator)
     objective = loss.mean()
     if anchor is not None and settings.proximal:

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import nibabel
-import numpy as np
 import pytest
 
 from ctflow_fed.ct.codec import HaarCodec
@@ -49,7 +48,6 @@ def test_what_it_draws_has_air_around_a_body_with_lungs_in_it(drawn: Path):
 
     assert hu[:, :6, :6].mean() < -950  # air in the corners
     middle = hu[12:20, 20:44, 8:56]
-    assert -600 < np.median(hu[24:28, 24:40, 24:40]) < 100  # a body in the middle
     assert 0.15 < (middle < -500).mean() < 0.85  # lungs on both sides of a heart
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.training.batch import draw_batch, read_batch
+from ctflow_fed.training.batch import draw_batch, read_batch, with_fewer_sentences
 
 
 def test_a_first_clip_has_a_black_context(haar_store: Path):
@@ -59,3 +59,18 @@ def test_padding_of_shorter_reports_is_masked(haar_store: Path):
 
     assert batch.report.shape[:2] == batch.report_mask.shape
     assert (batch.report[~batch.report_mask] == 0).all()
+
+
+def test_a_share_of_the_clips_keeps_some_sentences_of_its_report(haar_store: Path):
+    store = LatentStore.open(haar_store)
+    generator = torch.Generator().manual_seed(0)
+    batch = draw_batch(store, 200, 0.5, generator)
+
+    whole = with_fewer_sentences(batch, 0.0, generator)
+    fewer = with_fewer_sentences(batch, 0.5, generator)
+
+    before, after = batch.report_mask.sum(1), fewer.report_mask.sum(1)
+    assert torch.equal(whole.report_mask, batch.report_mask)
+    assert not (fewer.report_mask & ~batch.report_mask).any()
+    assert (after >= 1).all()
+    assert 0.1 < (after < before).float().mean() < 0.4  # of half, with two sentences
