@@ -90,15 +90,15 @@ def read_batch(
 def with_fewer_sentences(
     batch: ClipBatch, share: float, generator: torch.Generator
 ) -> ClipBatch:
-    """Hide sentences from a ``share`` of the clips: any number of them, never all.
+    """Hide sentences from a ``share`` of the clips: often most of them, never all.
 
     The sentences that a clip keeps are those whose random rank is below a random
-    count.
+    count; its square law makes one or two sentences as common as half a report.
     """
     mask = batch.report_mask
     rank = torch.rand(mask.shape, generator=generator)
     rank = rank.masked_fill(~mask, 2.0).argsort(1).argsort(1)
-    kept = torch.rand(len(mask), generator=generator) * mask.sum(1)
+    kept = torch.rand(len(mask), generator=generator).square() * mask.sum(1)
     chosen = torch.rand(len(mask), generator=generator) < share
     fewer = mask & (rank <= kept[:, None])
     return replace(batch, report_mask=torch.where(chosen[:, None], fewer, mask))
