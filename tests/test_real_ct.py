@@ -80,7 +80,8 @@ def test_two_hospitals_of_real_ct_go_from_scans_to_synthetic_volumes(hospitals: 
         *("--out", job, "--rounds", 2, "--steps", 3, "--batch-clips", 2),
         *("--preset", "nano"),
     )
-    rounds = [json.loads(line) for line in (job / "rounds.jsonl").open()]
+    lines = (job / "rounds.jsonl").read_text().splitlines()
+    rounds = [json.loads(line) for line in lines]
     assert [played["slices"] for played in rounds] == 2 * [
         {"north": 41 + 134, "south": 100 + 137}
     ]
