@@ -52,6 +52,8 @@ DOORS = {
     "ctflow_fed.training": [
         "FitResult",
         "TrainSettings",
+        "check_channels",
+        "check_origin",
         "describe",
         "evaluate_loss",
         "fit",

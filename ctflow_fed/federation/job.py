@@ -15,13 +15,13 @@ from ctflow_fed.federation.preflight import (
 )
 from ctflow_fed.federation.settings import FederationSettings, RoundOrder
 from ctflow_fed.model import (
-    PRESETS,
     FMvT,
     Provenance,
-    fresh_network,
     load_package,
     save_package,
+    start_network,
 )
+from ctflow_fed.training import check_channels, check_origin
 
 __all__ = ["Job", "open_job"]
 
@@ -59,20 +59,9 @@ class Job:
     def check_sites(self, facts: Sequence[SiteFacts]) -> None:
         """Refuse stores that do not fit one another or the model."""
         header = agreed_header(facts)
-        if header.channels != self.network.config.latent_channels:
-            raise MismatchError(
-                f"the network needs latents of {self.network.config.latent_channels} "
-                f"channels, the sites have {header.channels}; take the studies in with "
-                "the codec of the network"
-            )
-        if self.origin is not None and (
-            (self.origin.codec_id, self.origin.encoder_id)
-            != (header.codec_id, header.encoder_id)
-        ):
-            raise MismatchError(
-                "the model to go on from was trained with another codec or report "
-                "encoder than the sites' stores; take the studies in with its own"
-            )
+        check_channels(self.network, header)
+        if self.origin is not None:
+            check_origin(self.origin, header)
         size = (header.height, header.width)
         if self.origin and self.ledger.rounds and self.origin.latent_size != size:
             raise MismatchError(
@@ -103,8 +92,8 @@ class Job:
 
 def open_job(settings: FederationSettings) -> Job:
     """Begin a job in its folder, or go on after its last finished round."""
-    package = load_package(Path(settings.init)) if settings.init else None
-    network = package.network if package else _fresh(settings)
+    init = Path(settings.init) if settings.init else None
+    network, package = start_network(settings.preset, init, settings.seed)
     parent = package.digest if package else ""
     ledger = Ledger.open(
         Path(settings.out),
@@ -120,7 +109,3 @@ def open_job(settings: FederationSettings) -> Job:
         network = package.network
     origin = package.provenance if package else None
     return Job(settings, ledger, network, origin, parent)
-
-
-def _fresh(settings: FederationSettings) -> FMvT:
-    return fresh_network(PRESETS[settings.preset], settings.seed)

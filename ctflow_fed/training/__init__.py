@@ -1,8 +1,23 @@
 """Training of FMvT on a store of latents."""
 
-from ctflow_fed.training.fit import FitResult, evaluate_loss, fit
+from ctflow_fed.training.fit import (
+    FitResult,
+    check_channels,
+    check_origin,
+    evaluate_loss,
+    fit,
+)
 from ctflow_fed.training.loop import train
 from ctflow_fed.training.provenance import describe
 from ctflow_fed.training.settings import TrainSettings
 
-__all__ = ["FitResult", "TrainSettings", "describe", "evaluate_loss", "fit", "train"]
+__all__ = [
+    "FitResult",
+    "TrainSettings",
+    "check_channels",
+    "check_origin",
+    "describe",
+    "evaluate_loss",
+    "fit",
+    "train",
+]

@@ -17,7 +17,14 @@ from ctflow_fed.training.step import (
     train_step,
 )
 
-__all__ = ["FitResult", "check_origin", "check_store", "evaluate_loss", "fit"]
+__all__ = [
+    "FitResult",
+    "check_channels",
+    "check_origin",
+    "check_store",
+    "evaluate_loss",
+    "fit",
+]
 
 EVALUATED_CLIPS = 64
 """Clips that an evaluation looks at; more would cost more than they tell."""
@@ -100,7 +107,7 @@ def check_origin(origin: Provenance, header: StoreHeader) -> None:
     """Refuse to train a model on latents or tokens of another kind than its own."""
     if (origin.codec_id, origin.encoder_id) != (header.codec_id, header.encoder_id):
         raise MismatchError(
-            "the model to begin with was trained with another codec or report encoder "
+            "the model to go on from was trained with another codec or report encoder "
             "than the store was made with; take the studies in with those of the model"
         )
 
@@ -109,7 +116,12 @@ def check_store(network: FMvT, store: LatentStore) -> None:
     """Refuse a store that this network cannot be trained on."""
     if not len(store):
         raise StoreError("the store holds no study; take some in with: ctflow intake")
-    expected, got = network.config.latent_channels, store.header.channels
+    check_channels(network, store.header)
+
+
+def check_channels(network: FMvT, header: StoreHeader) -> None:
+    """Refuse latents that the network has not the channels for."""
+    expected, got = network.config.latent_channels, header.channels
     if expected != got:
         raise MismatchError(
             f"the network needs latents of {expected} channels, the store has {got}; "
