@@ -23,6 +23,12 @@ Slices = Float[Tensor, "slices rows cols"]
 Latents = Float[Tensor, "slices channels height width"]
 """The latents of consecutive slices."""
 
+Latent = Float[Tensor, "1 channels height width"]
+"""The latent of one slice."""
+
+Volumes = Float[Tensor, "volumes channels slices height width"]
+"""The latents of whole volumes of one length, their slices in the place of frames."""
+
 Clip = Float[Tensor, "batch channels frames height width"]
 """A batch of clips, as the network takes them; a frame is the latent of one slice."""
 
@@ -37,6 +43,15 @@ Tokens = Float[Tensor, "batch tokens features"]
 
 TokenMask = Bool[Tensor, "batch tokens"]
 """Which report tokens are real; the others are padding."""
+
+KnownFrames = Bool[Tensor, " frames"]
+"""Which frames of one clip are known."""
+
+KnownSlices = Bool[Tensor, " slices"]
+"""Which slices of a volume are known."""
+
+Known = Bool[Tensor, "batch frames"]
+"""Which frames of each clip are known."""
 
 Geometry = Float[Tensor, "batch frames quantities"]
 """Where each frame lies in its volume (see `ctflow_fed.clips`)."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctflow_fed.shapes import Clip, TimeGrid
 
-__all__ = ["SOLVERS", "Velocity", "euler", "heun"]
+__all__ = ["SOLVERS", "Velocity", "ab2", "euler", "heun"]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """``velocity(x [batch, ...], t [batch]) -> [batch, ...]``."""
@@ -36,7 +36,24 @@ def heun(velocity: Velocity, x: Clip, times: TimeGrid) -> Clip:
     return x
 
 
+def ab2(velocity: Velocity, x: Clip, times: TimeGrid) -> Clip:
+    """Extrapolate from the last two velocities: second order, one evaluation a step.
+
+    Adams-Bashforth for steps of any length: ``x + h ((1 + r) v - r v_before)``, where r
+    is half of this step over the one before. The first step is one of Euler.
+    """
+    before, length = None, 1.0
+    for t, t_next in pairwise(times):
+        here, step = velocity(x, t.expand(len(x))), t_next - t
+        ratio = step / (2 * length)
+        slope = here if before is None else here + ratio * (here - before)
+        x = x + step * slope
+        before, length = here, step
+    return x
+
+
 SOLVERS: Mapping[str, Callable[[Velocity, Tensor, Tensor], Tensor]] = {
+    "ab2": ab2,
     "euler": euler,
     "heun": heun,
 }

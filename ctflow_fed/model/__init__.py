@@ -1,6 +1,7 @@
 """FMvT, its sizes, the released weights and our model packages."""
 
-from ctflow_fed.model.device import default_device
+from ctflow_fed.model.conditions import Conditions, FrameConditions
+from ctflow_fed.model.device import default_device, has_native_bfloat16
 from ctflow_fed.model.fmvt import FMvT, fresh_network
 from ctflow_fed.model.package import (
     ModelPackage,
@@ -9,18 +10,22 @@ from ctflow_fed.model.package import (
     save_package,
 )
 from ctflow_fed.model.presets import PRESETS, FMvTConfig
-from ctflow_fed.model.published import load_published
+from ctflow_fed.model.published import import_published, load_published
 from ctflow_fed.model.start import base_model, package_folder, start_network
 
 __all__ = [
     "PRESETS",
+    "Conditions",
     "FMvT",
     "FMvTConfig",
+    "FrameConditions",
     "ModelPackage",
     "Provenance",
     "base_model",
     "default_device",
     "fresh_network",
+    "has_native_bfloat16",
+    "import_published",
     "load_package",
     "load_published",
     "package_folder",

@@ -1,5 +1,6 @@
 """Attention within a frame, along the frames, and to the report."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +9,7 @@ from ctflow_fed.shapes import Hidden, HiddenTokens, TokenMask
 
 __all__ = ["CrossAttention", "SelfAttention"]
 
-Rows = Float[Tensor, "*batch tokens features"]
+Rows = Float[Tensor, "rows tokens features"]
 
 
 class SelfAttention(nn.Module):
@@ -22,12 +23,13 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(features, features)
 
     def forward(self, x: Rows) -> Rows:
-        """Attend over the second last axis; every other axis is a batch."""
+        """Attend over the second axis."""
+        # Four axes, no more: only for these has every device a fused kernel.
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.movedim(-3, 0).transpose(-3, -2)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         merged = F.scaled_dot_product_attention(query, key, value)
         if not self.scrambled_heads:
-            merged = merged.transpose(-3, -2)
+            merged = merged.transpose(1, 2)
         return self.proj(merged.reshape(x.shape))
 
 
@@ -41,15 +43,19 @@ class CrossAttention(nn.Module):
         self.kv_linear = nn.Linear(features, 2 * features)
         self.proj = nn.Linear(features, features)
 
-    def forward(
-        self, x: Hidden, report: HiddenTokens, mask: TokenMask | None
-    ) -> Hidden:
-        """Attend from ``x`` to ``report``; tokens outside ``mask`` are not seen."""
+    def forward(self, x: Hidden, report: HiddenTokens, mask: TokenMask) -> Hidden:
+        """Attend from ``x`` to ``report``; tokens outside ``mask`` are not seen.
+
+        Of each report at least one token is seen.
+        """
+        if report.shape[1] == 1 and not torch.is_grad_enabled():
+            # The softmax over one token is 1, whatever the query.
+            value = self.kv_linear(report).chunk(2, dim=-1)[1]
+            return self.proj(value)[:, None].expand(x.shape)
         query = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
         pairs = self.kv_linear(report).unflatten(-1, (2, self.heads, -1))
         key, value = pairs.movedim(-3, 0).transpose(-3, -2)
-        seen = None if mask is None else mask[:, None, None, :]
         attended = F.scaled_dot_product_attention(
-            query.transpose(-3, -2), key, value, attn_mask=seen
+            query.transpose(-3, -2), key, value, attn_mask=mask[:, None, None, :]
         )
         return self.proj(attended.transpose(-3, -2).reshape(x.shape))

@@ -16,7 +16,7 @@ Part = Float[Tensor, "batch 1 1 hidden"]
 
 def modulate(x: Hidden, shift: Part, scale: Part) -> Hidden:
     """Return ``LayerNorm(x) (1 + scale) + shift``, the norm without weights."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
 class FeedForward(nn.Module):
@@ -35,15 +35,16 @@ class FeedForward(nn.Module):
 class FMvTBlock(nn.Module):
     """Spatial, temporal and report attention, then a feed-forward network.
 
-    The order, the missing norms before temporal and report attention and the shared
-    gate are those of the released network.
+    The order and the shared gate are those of the released network, which lacks the
+    norms before temporal and report attention.
     """
 
-    def __init__(self, features: int, heads: int, *, scrambled_heads: bool) -> None:
+    def __init__(self, features: int, heads: int, *, released: bool) -> None:
         super().__init__()
+        self.released = released
         self.scale_shift_table = nn.Parameter(torch.randn(6, features) / features**0.5)
-        self.attn = SelfAttention(features, heads, scrambled_heads=scrambled_heads)
-        self.attn_temp = SelfAttention(features, heads, scrambled_heads=scrambled_heads)
+        self.attn = SelfAttention(features, heads, scrambled_heads=released)
+        self.attn_temp = SelfAttention(features, heads, scrambled_heads=released)
         self.cross_attn = CrossAttention(features, heads)
         self.mlp = FeedForward(features)
 
@@ -52,20 +53,28 @@ class FMvTBlock(nn.Module):
         x: Hidden,
         modulation: Modulation,
         report: HiddenTokens,
-        report_mask: TokenMask | None,
+        report_mask: TokenMask,
         frames: Float[Tensor, "pairs hidden"] | None,
     ) -> Hidden:
         """Pass ``x`` through; ``frames`` are the positions that block 0 alone gets."""
+        b, pairs = x.shape[:2]
         parts = (self.scale_shift_table + modulation)[:, :, None, None]
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = (
             parts.unbind(1)
         )
         # Within a frame.
-        x = x + gate_attn * self.attn(modulate(x, shift_attn, scale_attn))
+        within = modulate(x, shift_attn, scale_attn).flatten(0, 1)
+        x = torch.addcmul(x, gate_attn, self.attn(within).unflatten(0, (b, pairs)))
         # Along the frames, at one place.
-        along = x if frames is None else x + frames[:, None]
-        x = x + gate_attn * self.attn_temp(along.transpose(1, 2)).transpose(1, 2)
+        along = self._normed(x)
+        if frames is not None:
+            along = along + frames[:, None]
+        along = self.attn_temp(along.transpose(1, 2).flatten(0, 1))
+        x = torch.addcmul(x, gate_attn, along.unflatten(0, (b, -1)).transpose(1, 2))
         # To the report.
-        x = x + self.cross_attn(x, report, report_mask)
+        x = x + self.cross_attn(self._normed(x), report, report_mask)
         # Each patch alone.
-        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+        return torch.addcmul(x, gate_mlp, self.mlp(modulate(x, shift_mlp, scale_mlp)))
+
+    def _normed(self, x: Hidden) -> Hidden:
+        return x if self.released else F.layer_norm(x, x.shape[-1:], eps=1e-6)

@@ -2,7 +2,9 @@
 
 import torch
 
-__all__ = ["default_device"]
+from ctflow_fed.machine import has_native_bfloat16
+
+__all__ = ["default_device", "has_native_bfloat16"]
 
 
 def default_device() -> torch.device:

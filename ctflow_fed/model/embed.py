@@ -1,16 +1,18 @@
 """What enters the network: places, times, geometry, the report."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctflow_fed.shapes import Clip, Geometry, Hidden, HiddenTokens, Time, Tokens
+from ctflow_fed.model.conditions import FrameConditions
+from ctflow_fed.shapes import Clip, Hidden, Time, TokenMask, Tokens
 
 __all__ = [
     "PATCH",
-    "GeometryEmbedder",
+    "FrameEmbedder",
     "PatchEmbedder",
+    "Refiner",
     "ReportEmbedder",
     "TimestepEmbedder",
     "frame_positions",
@@ -20,6 +22,9 @@ __all__ = [
 
 PATCH = 2
 """Every patch covers 2 frames x 2 rows x 2 columns of latents."""
+
+FREQUENCIES = 128
+"""Frequencies that a time is seen at."""
 
 
 def sincos(
@@ -61,60 +66,105 @@ class PatchEmbedder(nn.Module):
 class TimestepEmbedder(nn.Module):
     """Embed the time on the path; the features are cosine, then sine."""
 
-    FREQUENCIES = 128
-
     def __init__(self, features: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
         self.mlp = nn.Sequential(
-            nn.Linear(2 * self.FREQUENCIES, features),
+            nn.Linear(2 * FREQUENCIES, features),
             nn.SiLU(),
             nn.Linear(features, features),
         )
 
     def forward(self, t: Time) -> Float[Tensor, "batch features"]:
         """Return the embedding of each time."""
-        index = torch.arange(self.FREQUENCIES, device=t.device)
-        rates = 10000.0 ** -(index / self.FREQUENCIES)
-        angles = self.scale * t.float()[:, None] * rates
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(waves.to(t.dtype))
+        waves = _waves(self.scale * t.float())
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
 
 class ReportEmbedder(nn.Module):
-    """Project report tokens to the width of the network."""
+    """Project report tokens to the width of the network.
 
-    def __init__(self, report_features: int, features: int, *, unit: bool) -> None:
+    A null token is put before them; it is seen where there is no report. Of reports of
+    one token it takes the place, so that one token is left (see `CrossAttention`).
+    """
+
+    def __init__(self, report_features: int, features: int, *, released: bool) -> None:
         super().__init__()
-        self.unit = unit
+        self.released = released
         self.y_proj = nn.ModuleDict(
             {
                 "fc1": nn.Linear(report_features, features),
                 "fc2": nn.Linear(features, features),
             }
         )
+        self.null = nn.Parameter(torch.zeros(features))
 
-    def forward(self, report: Tokens) -> HiddenTokens:
-        """Return ``[batch, tokens, width of the network]``."""
-        if self.unit:
+    def forward(
+        self, report: Tokens, mask: TokenMask
+    ) -> tuple[Float[Tensor, "batch keys hidden"], Bool[Tensor, "batch keys"]]:
+        """Return the tokens, ``[batch, 1 or 1 + tokens, hidden]``, and what is seen."""
+        if self.released:
             report = F.normalize(report, dim=-1, eps=1e-6)
+        else:
+            report = F.layer_norm(report, report.shape[-1:], eps=1e-6)
         hidden = F.gelu(self.y_proj["fc1"](report), approximate="tanh")
-        return self.y_proj["fc2"](hidden)
+        hidden = self.y_proj["fc2"](hidden)
+        if not self.released:
+            hidden = F.layer_norm(hidden, hidden.shape[-1:], eps=1e-6)
+        null = self.null.expand(len(report), 1, -1)
+        if mask.shape[1] == 1:
+            hidden = torch.where(mask[:, :, None], hidden, null)
+            return hidden, torch.ones_like(mask)
+        seen = torch.cat([~mask.any(1, keepdim=True), mask], dim=1)
+        return torch.cat([null, hidden], dim=1), seen
 
 
-class GeometryEmbedder(nn.Module):
-    """Embed where each frame lies in its volume; our extension, zero until trained."""
+class FrameEmbedder(nn.Module):
+    """Embed where each frame lies and whether it is known; zero until trained."""
 
     OCTAVES = 6
 
     def __init__(self, quantities: int, features: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(quantities * (2 * self.OCTAVES + 1), features)
+        self.geometry = nn.Linear(quantities * (2 * self.OCTAVES + 1), features)
+        self.known = nn.Linear(PATCH, features)
+        self.level = nn.Linear(2 * FREQUENCIES, features)
 
-    def forward(self, geometry: Geometry) -> Float[Tensor, "batch pairs 1 hidden"]:
-        """Return ``[batch, frames / 2, 1, features]``; the mean of two frames."""
-        octaves = 2.0 ** torch.arange(self.OCTAVES, device=geometry.device)
-        angles = (geometry[..., None] * octaves * (torch.pi / 2)).flatten(2)
-        waves = torch.cat([geometry, angles.sin(), angles.cos()], dim=-1)
+    def forward(self, frames: FrameConditions) -> Float[Tensor, "batch pairs 1 hidden"]:
+        """Return ``[batch, frames / 2, 1, features]``, to be added to the patches."""
+        octaves = 2.0 ** torch.arange(self.OCTAVES, device=frames.geometry.device)
+        angles = (frames.geometry[..., None] * octaves * (torch.pi / 2)).flatten(2)
+        waves = torch.cat([frames.geometry, angles.sin(), angles.cos()], dim=-1)
         paired = waves.unflatten(1, (-1, PATCH)).mean(2)
-        return self.proj(paired.to(self.proj.weight.dtype))[:, :, None]
+        known = frames.known.unflatten(1, (-1, PATCH))
+        level = _waves(1000 * frames.noise_level.float())
+        dtype = self.known.weight.dtype
+        placed = self.geometry(paired.to(dtype)) + self.known(known.to(dtype))
+        return (placed + self.level(level.to(dtype))[:, None])[:, :, None]
+
+
+class Refiner(nn.Module):
+    """Smooth a prediction across the edges of its patches; zero until trained.
+
+    Every patch is predicted by itself, and neighbours do not quite meet: edges show
+    in a slice and between pairs of slices. Two convolutions at the resolution of the
+    latents see both sides of an edge.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv3d(channels, 2 * channels, 3, padding=1)
+        self.leave = nn.Conv3d(2 * channels, channels, 3, padding=1)
+
+    def forward(self, predicted: Clip) -> Clip:
+        """Return what to add to the prediction."""
+        return self.leave(F.silu(self.enter(predicted)))
+
+
+def _waves(
+    angles: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch features"]:
+    """Cosine, then sine of each number at 128 frequencies from 1 down to 1e-4."""
+    index = torch.arange(FREQUENCIES, device=angles.device)
+    scaled = angles[:, None] * 10000.0 ** -(index / FREQUENCIES)
+    return torch.cat([scaled.cos(), scaled.sin()], dim=1)

@@ -17,10 +17,14 @@ __all__ = [
     "ModelPackage",
     "Provenance",
     "load_package",
+    "read_provenance",
     "save_package",
 ]
 
-FORMAT = "ctflow-fed model 1"
+FORMAT = "ctflow-fed model 2"
+
+METHODS = ("known", "ctflow")
+"""The methods of training that there are, ours and the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,8 @@ class Provenance:
     ``codec_id`` and ``encoder_id`` name the latents and tokens it was trained on;
     ``latent_size`` (height, width), ``slices`` and ``spacing`` (slice, row, column,
     mm) are those of a typical training volume; ``parent`` is the digest of the
-    weights that training began with, empty for a fresh network.
+    weights that training began with, empty for a fresh network; ``method`` is that of
+    training (`ctflow_fed.training.TrainSettings`), which decides how to sample.
     """
 
     codec_id: str
@@ -43,6 +48,11 @@ class Provenance:
     rounds: int = 0
     sites: int = 1
     parent: str = ""
+    method: str = "known"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise SettingsError(f"the method of a model is {' or '.join(METHODS)}")
 
 
 class ModelPackage(NamedTuple):
@@ -82,13 +92,11 @@ def load_package(folder: Path) -> ModelPackage:
     """
     folder = Path(folder)
     config = _read_fields(folder / "config.json", FMvTConfig, {"format": FORMAT})
-    known = _read_fields(folder / "provenance.json", Provenance, {"digest": None})
-    digest = known.pop("digest")
+    provenance, digest = read_provenance(folder / "provenance.json")
     try:
         network = FMvT(FMvTConfig(**config))
         weights = load_file(folder / "model.safetensors")
         network.load_state_dict(weights)
-        provenance = Provenance(**_as_tuples(known))
     except (OSError, SafetensorError, RuntimeError, TypeError, SettingsError) as error:
         raise PackageError(
             "the files of a model package must fit one another; one of them is "
@@ -100,6 +108,19 @@ def load_package(folder: Path) -> ModelPackage:
             "provenance.json names; they were changed: fetch the package again"
         )
     return ModelPackage(network.eval(), provenance, digest)
+
+
+def read_provenance(path: Path) -> tuple[Provenance, str]:
+    """Read where some weights come from, and the digest that they must have."""
+    known = _read_fields(path, Provenance, {"digest": None})
+    digest = str(known.pop("digest"))
+    try:
+        return Provenance(**_as_tuples(known)), digest
+    except (TypeError, SettingsError) as error:
+        raise PackageError(
+            f"{path.name} must hold sizes, spacing and slices as positive numbers, and "
+            f"the method {' or '.join(METHODS)}"
+        ) from error
 
 
 def _read_fields(
@@ -142,6 +163,10 @@ def _as_tuples(known: dict[str, Any]) -> dict[str, Any]:
 
 def _card(network: FMvT, provenance: Provenance, digest: str) -> str:
     """Describe a model for those who are given it."""
+    # Imported weights come without a word on their training.
+    imported = network.config.released and not provenance.steps
+    unstated = " (assumed: the publisher does not state it)" if imported else ""
+    training = f"{provenance.steps} steps, {provenance.rounds} federated rounds"
     millions = sum(value.numel() for value in network.parameters()) / 1e6
     slice_mm, row_mm, col_mm = (f"{length:.2f}" for length in provenance.spacing)
     height, width = provenance.latent_size
@@ -152,14 +177,18 @@ A CTFlow-Fed generator of synthetic chest CT (FMvT, {millions:.1f} M parameters)
 | | |
 |---|---|
 | weights (SHA-256) | `{digest}` |
-| trained for | {provenance.steps} steps, {provenance.rounds} federated rounds |
+| trained for | {"what its publisher says" if imported else training} |
 | sites | {provenance.sites} |
-| a typical volume | {provenance.slices} slices every {slice_mm} mm |
-| a slice | latents of {height} x {width}, pixels of {row_mm} x {col_mm} mm |
-| codec | `{provenance.codec_id}` |
-| report encoder | `{provenance.encoder_id}` |
+| a typical volume | {provenance.slices} slices every {slice_mm} mm{unstated} |
+| a slice | latents of {height} x {width}, pixels of {row_mm} x {col_mm} mm{unstated} |
+| codec | {_named(provenance.codec_id)} |
+| report encoder | {_named(provenance.encoder_id)} |
 
 **Use**: augmenting training sets, teaching, testing software. **Not for diagnosis.**
 A synthetic volume shows no patient; whether it repeats one has to be audited before
 volumes or weights are given away.
 """
+
+
+def _named(digest: str) -> str:
+    return f"`{digest}`" if digest else "not named; any is accepted"

@@ -11,14 +11,20 @@ __all__ = ["PRESETS", "FMvTConfig"]
 class FMvTConfig:
     """The shape of an FMvT.
 
-    The last four settings tell new models from the released one. ``predicts_data``
-    lets the network guess the clean clip, from which its velocity follows: a patch of
-    noise has 128 numbers, more than a narrow network can carry, and clean patches have
-    far fewer (JiT, arXiv 2511.13720). The others are quirks of the released network:
-    ``scrambled_heads`` reshapes the attention result without moving heads behind
-    tokens, ``timestep_scale`` multiplies t before its features are taken (released: 1,
-    which leaves most features constant), and ``unit_report`` scales every report token
-    to length one.
+    ``released`` is the network of CTFlow as its weights were trained. It differs from
+    a new one in that
+
+    * it predicts the velocity, where a new one predicts what is left of it after the
+      best guess for white noise (`ctflow_fed.model.fmvt.preconditioned`): at nearly
+      pure noise that is the clean clip, which has far fewer degrees of freedom than a
+      patch of noise (JiT, arXiv 2511.13720);
+    * its attention within and along frames is reshaped without moving heads behind
+      tokens;
+    * it takes the features of t unscaled, which leaves most of them constant, where a
+      new one multiplies t by 1000;
+    * it scales every report token to length one, where a new one normalises the
+      embedded tokens, so that attention can tell them apart from the first step on;
+    * it attends along frames and to the report without a norm before.
     """
 
     layers: int
@@ -26,10 +32,7 @@ class FMvTConfig:
     heads: int
     latent_channels: int = 16
     report_features: int = 768
-    predicts_data: bool = True
-    scrambled_heads: bool = False
-    timestep_scale: float = 1000.0
-    unit_report: bool = False
+    released: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.features, self.heads, self.latent_channels)

@@ -1,9 +1,8 @@
-"""The released CTFlow checkpoint -> FMvT."""
+"""The released CTFlow checkpoint -> FMvT, and a model package of ours."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -11,10 +10,11 @@ from torch import Tensor
 from ctflow_fed.errors import PackageError, SettingsError
 from ctflow_fed.files import read_json
 from ctflow_fed.model.embed import PATCH, frame_positions, place_positions
-from ctflow_fed.model.fmvt import FMvT
+from ctflow_fed.model.fmvt import FMvT, fresh_network, is_extension
+from ctflow_fed.model.package import Provenance, save_package
 from ctflow_fed.model.presets import FMvTConfig
 
-__all__ = ["load_published"]
+__all__ = ["import_published", "load_published"]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FIXED = {
@@ -31,25 +31,64 @@ FIXED = {
 NOT_USED = "y_embedder.y_embedding"
 """A buffer that inference never reads."""
 
+ASSUMED_SLICES = 201
+ASSUMED_SLICE_MM = 1.5
+ASSUMED_FIELD_MM = 360.0
+PIXELS = 8
+"""The publication states no geometry: this is that of CT-RATE's other generators.
+
+`ASSUMED_FIELD_MM` is the side of a slice; each latent is 8 x 8 pixels of FLUX's codec.
+"""
+
+
+def import_published(
+    folder: Path, out: Path, *, codec_id: str = "", encoder_id: str = ""
+) -> str:
+    """Make a model package of a folder in the released layout; return its digest.
+
+    Its method is the paper's. An empty id binds the model to no codec or encoder. A
+    folder that is not empty is never written to. Raises `PackageError`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PackageError(
+            "a model is imported into a new or empty folder, and this one is not; "
+            "choose another, or remove what is there"
+        )
+    network = load_published(folder)
+    _, height, width = _read_config(folder)["input_size"]
+    pixel_mm = ASSUMED_FIELD_MM / (PIXELS * max(height, width))
+    provenance = Provenance(
+        codec_id=codec_id,
+        encoder_id=encoder_id,
+        latent_size=(height, width),
+        slices=ASSUMED_SLICES,
+        spacing=(ASSUMED_SLICE_MM, pixel_mm, pixel_mm),
+        steps=0,
+        seed=0,
+        method="ctflow",
+    )
+    return save_package(out, network, provenance)
+
 
 def load_published(folder: Path | str) -> FMvT:
     """Load a folder in the released layout; the network gives the same numbers.
 
     The folder holds ``config.json`` (``_class_name: DiffuserSTDiT``) and
     ``diffusion_pytorch_model.safetensors``. Extensions that the released network lacks
-    are zero and change nothing. Raises `PackageError`.
+    are fresh, with their last layers zero: they change nothing until trained. Raises
+    `PackageError`.
     """
     folder = Path(folder)
     config = _read_config(folder)
-    network = FMvT(_config_of(config))
+    network = fresh_network(_config_of(config), seed=0)
     weights = _read_weights(folder / WEIGHTS)
     _check_positions(weights, config)
     weights.pop(NOT_USED, None)
 
     extensions = {
-        name: torch.zeros_like(value)
+        name: value
         for name, value in network.state_dict().items()
-        if name.startswith("geometry_embedder.")
+        if is_extension(name)
     }
     try:
         network.load_state_dict(weights | extensions)
@@ -87,10 +126,7 @@ def _config_of(config: dict[str, Any]) -> FMvTConfig:
             heads=int(config["num_heads"]),
             latent_channels=int(config["out_channels"]),
             report_features=int(config["caption_channels"]),
-            predicts_data=False,
-            scrambled_heads=True,
-            timestep_scale=1.0,
-            unit_report=True,
+            released=True,
         )
     except (KeyError, TypeError, ValueError, SettingsError) as error:
         raise PackageError(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ctflow_fed.model import (
     save_package,
     start_network,
 )
+from ctflow_fed.training.settings import METHODS
 
 SMALL = FMvTConfig(layers=1, features=16, heads=2)
 KNOWN = Provenance(
@@ -52,6 +54,14 @@ def test_a_package_is_four_files_and_its_card_names_its_use(package: Path):
     assert "Not for diagnosis" in (package / "card.md").read_text()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_package_knows_its_method(tmp_path: Path, method: str):
+    known = replace(KNOWN, method=method)
+    save_package(tmp_path, fresh_network(SMALL, seed=0), known)
+
+    assert load_package(tmp_path).provenance == known
+
+
 def test_changed_weights_are_refused(package: Path):
     weights = load_file(package / "model.safetensors")
     weights["x_embedder.proj.bias"] += 1
@@ -74,12 +84,15 @@ def test_weights_of_another_size_are_refused(package: Path):
     [
         ("config.json", "layers", "1"),
         ("config.json", "layers", 10**9),
-        ("config.json", "scrambled_heads", 1),
-        ("config.json", "format", "another"),
+        ("config.json", "released", 1),
+        ("config.json", "scrambled_heads", True),
+        ("config.json", "format", "ctflow-fed model 1"),
         ("config.json", "run", "os.system"),
         ("provenance.json", "spacing", [1.0, 2.0]),
         ("provenance.json", "latent_size", [0, 8]),
         ("provenance.json", "codec_id", None),
+        ("provenance.json", "method", 1),
+        ("provenance.json", "method", "another"),
     ],
 )
 def test_a_value_of_a_wrong_kind_is_refused(

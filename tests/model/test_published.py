@@ -8,61 +8,133 @@ from safetensors.torch import load_file, save_file
 
 from ctflow_fed.errors import PackageError
 from ctflow_fed.flow import euler, time_grid
-from ctflow_fed.model import load_published
+from ctflow_fed.model import (
+    Conditions,
+    FMvT,
+    FrameConditions,
+    import_published,
+    load_package,
+    load_published,
+)
+from ctflow_fed.sampling import SampleSettings
+from ctflow_fed.sampling.clips import draw_clips
+
+FOLDER = Path("reference") / "ctflow_stdit_tiny"
 
 
 @pytest.fixture
 def published(shared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(shared / "reference" / "ctflow_stdit_tiny", tmp_path / "net")
+    # Not copytree: the copy of a folder that is read-only would be read-only.
+    (tmp_path / "net").mkdir()
+    for path in (shared / FOLDER).iterdir():
+        shutil.copyfile(path, tmp_path / "net" / path.name)
+    return tmp_path / "net"
 
 
-@torch.no_grad()
-def test_published_weights_give_the_published_velocity(published: Path):
-    expected = load_file(published / "expected.safetensors")
-    network = load_published(published)
+@pytest.fixture
+def expected(shared: Path) -> dict[str, torch.Tensor]:
+    return load_file(shared / FOLDER / "expected.safetensors")
 
-    velocity = network(
-        expected["noise"],
-        expected["timestep"],
-        context=expected["context"],
-        report=expected["text"],
+
+def _told(expected: dict[str, torch.Tensor], *, extended: bool) -> Conditions:
+    """Return what the reference was told, or that and every extension."""
+    batch = len(expected["noise"])
+    generator = torch.Generator().manual_seed(0)
+    frames = FrameConditions(
+        torch.rand(batch, 16, 4, generator=generator),
+        torch.rand(batch, 16, generator=generator) < 0.5,
+        torch.rand(batch, generator=generator),
     )
+    return Conditions(
+        expected["context"],
+        expected["text"],
+        torch.ones(batch, 1, dtype=torch.bool),
+        frames if extended else None,
+    )
+
+
+def _check_parity(
+    network: FMvT, expected: dict[str, torch.Tensor], *, extended: bool
+) -> None:
+    told = _told(expected, extended=extended)
+    velocity = network(expected["noise"], expected["timestep"], told)
+    end = euler(lambda x, t: network(x, t, told), expected["noise"], time_grid(8))
 
     assert (velocity - expected["velocity"]).abs().max() < 1e-5
-
-
-@torch.no_grad()
-def test_parity_holds_through_eight_euler_steps(published: Path):
-    expected = load_file(published / "expected.safetensors")
-    network = load_published(published)
-
-    end = euler(
-        lambda x, t: network(
-            x, t, context=expected["context"], report=expected["text"]
-        ),
-        expected["noise"],
-        time_grid(8),
-    )
-
     assert (end - expected["euler8"]).abs().max() < 1e-5
 
 
 @torch.no_grad()
-def test_switching_extensions_on_changes_no_published_number(published: Path):
-    expected = load_file(published / "expected.safetensors")
-    network = load_published(published)
-    inputs = (expected["noise"], expected["timestep"])
-    known = {"context": expected["context"], "report": expected["text"]}
+@pytest.mark.parametrize("extended", [False, True])
+def test_published_weights_give_the_published_numbers_extensions_on_or_off(
+    published: Path, expected: dict[str, torch.Tensor], extended: bool
+):
+    _check_parity(load_published(published), expected, extended=extended)
 
-    plain = network(*inputs, **known)
-    extended = network(
-        *inputs,
-        **known,
-        report_mask=torch.ones(2, 1, dtype=torch.bool),
-        geometry=torch.rand(2, 16, 4),
-    )
 
-    assert (plain - extended).abs().max() < 1e-6
+@torch.no_grad()
+@pytest.mark.parametrize("extended", [False, True])
+def test_parity_survives_the_import_into_a_package(
+    published: Path, expected: dict[str, torch.Tensor], extended: bool
+):
+    digest = import_published(published, published.parent / "model")
+
+    package = load_package(published.parent / "model")
+    assert package.digest == digest
+    _check_parity(package.network, expected, extended=extended)
+
+
+@torch.no_grad()
+def test_a_clip_of_the_paper_is_followed_in_the_papers_equal_steps(
+    published: Path, expected: dict[str, torch.Tensor]
+):
+    settings = SampleSettings(steps=8, solver="euler", precision="float32")
+
+    told = _told(expected, extended=False)
+    end = draw_clips(load_published(published), expected["noise"], told, settings)
+    assert (end - expected["euler8"]).abs().max() < 1e-4
+
+
+def test_an_imported_model_is_one_of_the_papers_method_bound_to_nothing(
+    published: Path, tmp_path: Path
+):
+    import_published(published, tmp_path / "model")
+
+    known = load_package(tmp_path / "model").provenance
+    card = (tmp_path / "model" / "card.md").read_text()
+    assert (known.method, known.codec_id, known.encoder_id) == ("ctflow", "", "")
+    assert known.latent_size == (16, 16)
+    assert known.slices == 201
+    assert known.spacing == (1.5, 360 / (8 * 16), 360 / (8 * 16))
+    assert "the publisher does not state it" in card
+    assert "any is accepted" in card
+
+
+def test_an_imported_model_is_bound_to_the_codec_and_encoder_that_are_named(
+    published: Path, tmp_path: Path
+):
+    import_published(published, tmp_path / "model", codec_id="a", encoder_id="b")
+
+    known = load_package(tmp_path / "model").provenance
+    assert (known.codec_id, known.encoder_id) == ("a", "b")
+
+
+def test_an_import_overwrites_nothing(published: Path, tmp_path: Path):
+    import_published(published, tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+
+    for taken in (tmp_path / "model", published, published / "config.json"):
+        with pytest.raises(PackageError, match="new or empty folder"):
+            import_published(published, taken)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_what_cannot_be_imported_leaves_nothing_behind(tmp_path: Path):
+    (tmp_path / "net").mkdir()
+
+    with pytest.raises(PackageError, match=r"config\.json"):
+        import_published(tmp_path / "net", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_another_model_class_is_refused(published: Path):

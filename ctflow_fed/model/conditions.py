@@ -1,0 +1,54 @@
+"""What the network is told about a clip."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from ctflow_fed.shapes import Clip, Geometry, Known, Time, TokenMask, Tokens
+
+__all__ = ["Conditions", "FrameConditions"]
+
+
+@dataclass(frozen=True)
+class FrameConditions:
+    """Our extensions: where the frames lie, which are known, how noisy the context is.
+
+    ``geometry`` comes from `ctflow_fed.clips.clip_geometry`; ``noise_level`` is the
+    share of noise in the context, 0 to 1.
+    """
+
+    geometry: Geometry
+    known: Known
+    noise_level: Time
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """A context, a report and, unless the network is used as released, its extensions.
+
+    ``context`` has the shape of the noisy clip. A report of no token (a row of
+    ``report_mask`` without a True) is no report at all: the learned null token stands
+    in for it.
+    """
+
+    context: Clip
+    report: Tokens
+    report_mask: TokenMask
+    frames: FrameConditions | None = None
+
+    def to(self, device: torch.device) -> "Conditions":
+        """Return the conditions on a device."""
+        frames = self.frames
+        if frames is not None:
+            moved = (getattr(frames, each.name).to(device) for each in fields(frames))
+            frames = FrameConditions(*moved)
+        return Conditions(
+            self.context.to(device),
+            self.report.to(device),
+            self.report_mask.to(device),
+            frames,
+        )
+
+    def without_report(self) -> "Conditions":
+        """Return the same conditions with no report."""
+        return replace(self, report_mask=torch.zeros_like(self.report_mask))
