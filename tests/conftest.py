@@ -31,7 +31,8 @@ def haar_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     codec, encoder = HaarCodec(), HashingReportEncoder()
     header = StoreHeader(codec.codec_id, encoder.encoder_id, 16, 8, 8)
-    store = LatentStore.create(folder, header, edges_of(codec, 32))
+    edges = edges_of(codec, 32)
+    store = LatentStore.create(folder, header, edges, codec.channel_weights)
     for index, slices in enumerate((20, 32, 40)):
         report = encoder.encode([f"A ball of {index + 1} cm. No other finding."])
         store.put(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from ctflow_fed.clips import BLACK_HU, WHITE_HU
@@ -15,6 +16,7 @@ from ctflow_fed.errors import (
     VolumeError,
 )
 from ctflow_fed.files import digest_of
+from ctflow_fed.machine import has_native_bfloat16
 from ctflow_fed.shapes import Latents, Slices
 from ctflow_fed.weights import weights_digest
 
@@ -36,6 +38,12 @@ Measured on three chest CTs at 128 x 128 pixels, LUNG1-001 (Siemens B19f), CMB-C
 MSB-01068 (GE LUNG) and LIDC-IDRI-0314 (Philips D), variances averaged. At 256 pixels
 the details are 0.8 to 0.9 of that, at 64 pixels 1.1 to 1.3; every other mean is < 0.02.
 """
+
+RELEASED = "released:"
+"""A name that begins so asks for FLUX's autoencoder as the released network uses it."""
+
+RELEASED_GAIN = 306 / 255
+"""By how much the released CTFlow brightens what it decodes."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FLUX_BATCH = 4  # slices at once, so that memory does not grow with the volume
@@ -62,6 +70,11 @@ class SliceCodec(Protocol):
     @property
     def factor(self) -> int:
         """The pixels of a slice, along each side, for one pixel of its latent."""
+        ...
+
+    @property
+    def channel_weights(self) -> tuple[float, ...]:
+        """How much an error in each channel matters; their mean is 1."""
         ...
 
     def encode(self, hu: Slices) -> Latents:
@@ -95,6 +108,11 @@ class HaarCodec:
         self._kernel = torch.einsum("ri,cj->rcij", waves, waves).reshape(16, 1, 4, 4)
         self._shift = torch.tensor([HAAR_SHIFT] + 15 * [0.0])[:, None, None]
         self._scale = torch.tensor(HAAR_SCALES).reshape(16, 1, 1)
+        total = sum(map(sum, HAAR_SCALES))
+        # An error of a channel is that of its HU: the finest channels are mostly noise.
+        self.channel_weights = tuple(
+            16 * scale / total for row in HAAR_SCALES for scale in row
+        )
         self.codec_id = digest_of(["haar", WINDOW, HAAR_SHIFT, HAAR_SCALES])
 
     def encode(self, hu: Slices) -> Latents:
@@ -113,15 +131,19 @@ class HaarCodec:
 
 
 class FluxCodec:
-    """FLUX's autoencoder: 16 channels at 1/8 of the resolution, as CTFlow uses it.
+    """FLUX's autoencoder: 16 channels at 1/8 of the resolution.
 
     HU are clipped to [-1000, 1000] and scaled to [-1, 1]; three equal channels go in,
-    the mean of three comes out. A latent is ``(z - shift) * scale``, where ``z`` is the
-    mode of the posterior, not a draw. It computes on the device of its input.
+    the mean of three comes out. ``released`` is how CTFlow uses it, and how its network
+    was trained: scaled to [0, 1], and what comes out times 1.2. A latent is
+    ``(z - shift) * scale``, where ``z`` is the mode of the posterior, not a draw. It
+    computes on the device of its input and decodes in bfloat16 where that device does;
+    latents are the same everywhere.
 
     Args:
         source: a folder with ``config.json`` and safetensors weights (or with a folder
             ``vae`` that has them), or the id of such a repository on the hub.
+        released: whether to scale as the released CTFlow does.
 
     Raises ``PackageError`` when there is no such autoencoder, and
     ``MissingExtraError`` when diffusers is not installed.
@@ -129,22 +151,30 @@ class FluxCodec:
 
     channels = 16
     factor = 8
+    channel_weights = (1.0,) * 16
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, released: bool = False) -> None:
         self._network = _autoencoder(source)
+        self._released = released
         self._shift = float(self._network.config.shift_factor)
         self._scale = float(self._network.config.scaling_factor)
         weights = weights_digest(self._network.state_dict())
-        self.codec_id = digest_of(["flux", weights, WINDOW, self._shift, self._scale])
+        kind = "flux released" if released else "flux"
+        self.codec_id = digest_of([kind, weights, WINDOW, self._shift, self._scale])
+        self._network.decoder.conv_out = _InFloat32(self._network.decoder.conv_out)
+        self._network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def encode(self, hu: Slices) -> Latents:
         """Encode slices in HU; see `SliceCodec`."""
         _check_multiple(hu, self.factor)
         network = self._network.to(hu.device)
-        pixels = (hu.float().clamp(*WINDOW) / WINDOW[1])[:, None].expand(-1, 3, -1, -1)
+        grey = hu.float().clamp(*WINDOW) / WINDOW[1]
+        if self._released:
+            grey = (grey + 1) / 2
+        pixels = grey[:, None].expand(-1, 3, -1, -1)
         modes = [
-            network.encode(part).latent_dist.mode()
+            network.encode(_channels_last(part)).latent_dist.mode()
             for part in torch.split(pixels, FLUX_BATCH)
         ]
         return (torch.cat(modes) - self._shift) * self._scale
@@ -152,28 +182,54 @@ class FluxCodec:
     @torch.no_grad()
     def decode(self, latents: Latents) -> Slices:
         """Decode to HU within the window; see `SliceCodec`."""
-        network = self._network.to(latents.device)
+        device = latents.device
+        network = self._network.to(device)
         modes = latents.float() / self._scale + self._shift
-        pixels = [
-            network.decode(part).sample.mean(1)
-            for part in torch.split(modes, FLUX_BATCH)
-        ]
-        return torch.cat(pixels).clamp(-1, 1) * WINDOW[1]
+        half = has_native_bfloat16(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            pixels = [
+                network.decode(_channels_last(part)).sample.mean(1)
+                for part in torch.split(modes, FLUX_BATCH)
+            ]
+        grey = torch.cat(pixels)
+        if self._released:
+            grey = 2 * RELEASED_GAIN * grey - 1
+        return grey.clamp(-1, 1) * WINDOW[1]
+
+
+class _InFloat32(nn.Module):
+    """A last layer that bfloat16 does not round: steps of 4 HU would show."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave autocast, if there is one."""
+        with torch.autocast(x.device.type, enabled=False):
+            result: Tensor = self.layer(x.float())
+        return result
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def codec_named(name: str) -> SliceCodec:
     """Return the codec of a name: ``haar``, or a folder or hub id of FLUX's.
 
-    Raises ``SettingsError`` when the name is none of these.
+    ``released:NAME`` is FLUX's as the released CTFlow uses it. Raises
+    ``SettingsError`` when the name is none of these.
     """
     if name == "haar":
         return HaarCodec()
-    if not name or not (Path(name).is_dir() or HUB_ID.fullmatch(name)):
+    source = name.removeprefix(RELEASED)
+    if not source or not (Path(source).is_dir() or HUB_ID.fullmatch(source)):
         raise SettingsError(
             "expected the codec haar, or a folder or hub id (owner/name) of FLUX's "
-            "autoencoder, got none of them"
+            "autoencoder, or released: and one of those, got none of them"
         )
-    return FluxCodec(name)
+    return FluxCodec(source, released=source != name)
 
 
 def edges_of(codec: SliceCodec, image_size: int) -> Latents:

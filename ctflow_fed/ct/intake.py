@@ -178,7 +178,9 @@ class _Desk:
         header = StoreHeader(
             codec.codec_id, self._encoder.encoder_id, codec.channels, side, side
         )
-        return LatentStore.create(out, header, edges_of(codec, size))
+        return LatentStore.create(
+            out, header, edges_of(codec, size), codec.channel_weights
+        )
 
 
 def _studies(source: Path, others: set[str]) -> list[tuple[str, Path]]:

@@ -48,6 +48,9 @@ FILLER = re.compile(
 )
 
 
+CLASS_TOKEN = "class:"
+"""A name that begins so asks for CT-CLIP's class token alone."""
+
 CTCLIP_PREFIX = "text_transformer."
 CTCLIP_LENGTH = 512
 CTCLIP_BATCH = 8
@@ -113,22 +116,28 @@ class HashingReportEncoder:
 class CTCLIPReportEncoder:
     """CT-CLIP's text tower: CXR-BERT, every token of its last layer.
 
+    With ``class_token`` it is the first of them alone, which stands for the whole
+    report: it is what the released CTFlow network was trained with.
+
     Args:
         folder: holds ``config.json`` and ``vocab.txt`` of CXR-BERT, and the weights as
             ``model.safetensors``: those of the tower, or a whole CT-CLIP checkpoint
             with the tower under ``text_transformer.``.
+        class_token: whether to give the first token only.
 
     Raises ``PackageError`` when something of that is missing or does not fit, and
     ``MissingExtraError`` when transformers is not installed. A report is cut after 512
     tokens.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, class_token: bool = False) -> None:
+        self._given = slice(1 if class_token else None)
         self._tower = _text_tower(Path(folder))
         self._tokenizer = _tokenizer(Path(folder), self._tower.config.vocab_size)
         weights = weights_digest(self._tower.state_dict())
         vocabulary = sorted(self._tokenizer.get_vocab().items())
-        self.encoder_id = digest_of(["ctclip", weights, vocabulary, CTCLIP_LENGTH])
+        parts = ["ctclip", weights, vocabulary, CTCLIP_LENGTH]
+        self.encoder_id = digest_of([*parts, "class"] if class_token else parts)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> ReportTokens:
@@ -141,30 +150,34 @@ class CTCLIPReportEncoder:
             return_tensors="pt",
         )
         parts = [
-            self._tower(input_ids=ids, attention_mask=mask).last_hidden_state
+            self._tower(input_ids=ids, attention_mask=mask)
+            .last_hidden_state[:, self._given]
+            .contiguous()
             for ids, mask in zip(
                 torch.split(words["input_ids"], CTCLIP_BATCH),
                 torch.split(words["attention_mask"], CTCLIP_BATCH),
                 strict=True,
             )
         ]
-        mask = words["attention_mask"].bool()
+        mask = words["attention_mask"][:, self._given].bool()
         return ReportTokens(torch.cat(parts) * mask[..., None], mask)
 
 
 def encoder_named(name: str) -> ReportEncoder:
     """Return the encoder of a name: ``hashing``, or a folder of CT-CLIP's text tower.
 
-    Raises ``SettingsError`` when the name is neither.
+    ``class:FOLDER`` gives that tower's class token alone. Raises
+    ``SettingsError`` when the name is none of these.
     """
     if name == "hashing":
         return HashingReportEncoder()
-    if not name or not Path(name).is_dir():
+    folder = name.removeprefix(CLASS_TOKEN)
+    if not folder or not Path(folder).is_dir():
         raise SettingsError(
             "expected the report encoder hashing, or a folder of CT-CLIP's text tower, "
-            "got neither"
+            "or class: and such a folder, got none of them"
         )
-    return CTCLIPReportEncoder(name)
+    return CTCLIPReportEncoder(folder, class_token=folder != name)
 
 
 def sentences_of(text: str) -> list[str]:

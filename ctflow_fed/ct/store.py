@@ -1,6 +1,7 @@
 """LatentStore: the folder that a site trains from.
 
     store.json                what every study here has in common
+    edges.safetensors         a black and a white slice, the weights of the channels
     index.jsonl               one line a study, written after its tensors are in place
     studies/ID.safetensors    latents float16 [slices, C, h, w], tokens float16 [n, 768]
 
@@ -9,6 +10,7 @@ No report text and no patient identifier is in it; a study has an id of its own.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +30,7 @@ from ctflow_fed.shapes import Latents
 
 __all__ = ["LatentStore", "StoreHeader", "StudyRecord"]
 
-SCHEMA = 1
+SCHEMA = 2
 OPEN_STUDIES = 128  # files kept mapped at once: well under every system's limit
 RESTORE = "restore it, or take the studies in again into a new folder"
 
@@ -48,19 +50,27 @@ class LatentStore:
         self._sorted: tuple[StudyRecord, ...] | None = None
         self._verified: set[str] = set()
         self._study = lru_cache(maxsize=OPEN_STUDIES)(self._open_study)
-        self.edges = self._read_edges()
+        self.edges, self.channel_weights = self._read_edges()
 
     @classmethod
-    def create(cls, folder: Path, header: StoreHeader, edges: Latents) -> "LatentStore":
+    def create(
+        cls,
+        folder: Path,
+        header: StoreHeader,
+        edges: Latents,
+        channel_weights: Sequence[float] | None = None,
+    ) -> "LatentStore":
         """Make an empty store, or open the one that is there.
 
         ``edges`` are the latents of a black and of a white slice, what lies below and
-        above every volume (`ctflow_fed.clips`). Raises ``MismatchError`` when the store
-        that is there has another header.
+        above every volume (`ctflow_fed.clips`); ``channel_weights`` say how much each
+        channel matters in training, all the same by default. Raises ``MismatchError``
+        when the store that is there has another header.
         """
         value = asdict(StoreHeader.from_json(asdict(header)))
         if not (folder / "store.json").exists():
-            content = to_bytes({"edges": _halved(edges)})
+            weights = torch.tensor(channel_weights or [1.0] * header.channels)
+            content = to_bytes({"edges": _halved(edges), "weights": _halved(weights)})
             write_atomically(
                 folder / "edges.safetensors", lambda path: path.write_bytes(content)
             )
@@ -191,11 +201,12 @@ class LatentStore:
         self._verified.add(study_id)
         return study
 
-    def _read_edges(self) -> Latents:
-        """Read the black and the white slice."""
+    def _read_edges(self) -> tuple[Latents, Float[Tensor, " channels"]]:
+        """Read the black and the white slice, and the weights of the channels."""
         try:
             with safe_open(self.folder / "edges.safetensors", framework="pt") as file:
                 edges: Tensor = file.get_tensor("edges")
+                weights: Tensor = file.get_tensor("weights")
         except (OSError, SafetensorError):
             raise StoreError(
                 f"edges.safetensors of a store is absent or broken; {RESTORE}"
@@ -203,7 +214,9 @@ class LatentStore:
         header = self.header
         if edges.shape != (2, header.channels, header.height, header.width):
             raise StoreError("the edges of a store must be two slices of its latents")
-        return _as_floats(edges)
+        if weights.shape != (header.channels,) or not (weights > 0).all():
+            raise StoreError("a store must have one positive weight for each channel")
+        return _as_floats(edges), _as_floats(weights)
 
     def _check_shapes(self, latents: list[int], tokens: list[int]) -> None:
         """Refuse what is not ``[slices, C, h, w]`` and ``[n, 768]``, or is empty."""

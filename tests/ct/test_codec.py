@@ -100,6 +100,17 @@ def test_real_hu_survive_haar_within_a_hundredth(shared):
     assert (again - hu).abs().max() < 0.01
 
 
+def test_the_weights_of_haar_are_the_hu_that_an_error_of_a_channel_makes():
+    codec = HaarCodec()
+    nothing = codec.decode(torch.zeros(1, 16, 1, 1))
+    errors = codec.decode(torch.eye(16)[:, :, None, None]) - nothing
+    sizes = errors.square().mean((1, 2)).sqrt()
+
+    assert sum(codec.channel_weights) == pytest.approx(16)
+    expected = 16 * sizes / sizes.sum()
+    assert codec.channel_weights == pytest.approx(expected.tolist(), rel=1e-3)
+
+
 def test_the_edges_are_a_black_and_a_white_slice():
     codec = HaarCodec()
 
@@ -112,7 +123,9 @@ def test_haar_has_its_name():
     assert isinstance(codec_named("haar"), HaarCodec)
 
 
-@pytest.mark.parametrize("name", ["harr", "no/such/folder", ""])
+@pytest.mark.parametrize(
+    "name", ["harr", "no/such/folder", "", "released:", "released:haar"]
+)
 def test_a_name_that_is_no_codec_is_refused(name):
     with pytest.raises(SettingsError, match="expected the codec haar"):
         codec_named(name)
@@ -163,6 +176,24 @@ def test_flux_gives_what_the_autoencoder_gives(tmp_path):
     assert latents.shape == (10, 16, 4, 8)
     assert torch.allclose(latents, (modes - 0.1159) * 0.3611, atol=1e-5)
     assert torch.allclose(again, decoded, atol=0.1)
+
+
+@pytest.mark.slow
+def test_flux_as_released_is_from_0_to_1_and_what_comes_out_brightened(tmp_path):
+    network = save_autoencoder(tmp_path)
+    hu = noise(2, 32, 32, low=-2000, high=2000)
+
+    codec = codec_named(f"released:{tmp_path}")
+    latents = codec.encode(hu)
+    again = codec.decode(latents)
+
+    pixels = ((hu.clamp(-1000, 1000) + 1000) / 2000)[:, None].repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        modes = network.encode(pixels).latent_dist.mean
+        decoded = (network.decode(modes).sample.mean(1) * 306).clamp(0, 255)
+    assert torch.allclose(latents, (modes - 0.1159) * 0.3611, atol=1e-5)
+    assert torch.allclose(again, decoded / 255 * 2000 - 1000, atol=0.1)
+    assert codec.codec_id != codec_named(str(tmp_path)).codec_id
 
 
 @pytest.mark.slow

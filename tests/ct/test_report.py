@@ -128,7 +128,9 @@ def test_hashing_has_its_name():
     assert isinstance(encoder_named("hashing"), HashingReportEncoder)
 
 
-@pytest.mark.parametrize("name", ["hash", "no/such/folder", ""])
+@pytest.mark.parametrize(
+    "name", ["hash", "no/such/folder", "", "class:", "class:hashing"]
+)
 def test_a_name_that_is_no_encoder_is_refused(name):
     with pytest.raises(SettingsError, match="expected the report encoder hashing"):
         encoder_named(name)
@@ -199,6 +201,33 @@ def test_the_id_of_ctclip_is_that_of_its_tower_and_vocabulary(tmp_path):
     )
     assert tower == checkpoint
     assert tower != words
+
+
+@pytest.mark.slow
+def test_the_class_token_is_the_first_token_of_ctclip_alone(tmp_path):
+    save_tower(tmp_path)
+    texts = ["No pleural effusion.", "Heart is large. " * 300]
+
+    every, first = (
+        encoder_named(name).encode(texts)
+        for name in (f"{tmp_path}", f"class:{tmp_path}")
+    )
+
+    assert first.tokens.shape == (2, 1, 768)
+    assert first.mask.tolist() == [[True], [True]]
+    assert torch.equal(first.tokens, every.tokens[:, :1])
+
+
+@pytest.mark.slow
+def test_an_encoder_of_class_tokens_has_an_id_of_its_own(tmp_path):
+    save_tower(tmp_path)
+
+    every, first, again = (
+        encoder_named(name).encoder_id
+        for name in (f"{tmp_path}", f"class:{tmp_path}", f"class:{tmp_path}")
+    )
+    assert every != first
+    assert first == again
 
 
 @pytest.mark.slow

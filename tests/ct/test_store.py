@@ -50,6 +50,36 @@ def test_the_edges_come_back(tmp_path):
     assert torch.equal(LatentStore.open(tmp_path).edges, edges.half().float())
 
 
+def test_the_weights_of_the_channels_come_back_and_are_equal_unless_given(tmp_path):
+    weights = [1.5] * 8 + [0.5] * 8
+    edges = torch.zeros(2, 16, 8, 4)
+    LatentStore.create(tmp_path / "weighed", HEADER, edges, weights)
+    LatentStore.create(tmp_path / "plain", HEADER, edges)
+
+    weighed, plain = (
+        LatentStore.open(tmp_path / name).channel_weights.tolist()
+        for name in ("weighed", "plain")
+    )
+    assert weighed == weights
+    assert plain == [1.0] * 16
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 15, [1.0] * 15 + [0.0], [-1.0] * 16])
+def test_weights_that_are_not_one_positive_number_a_channel_are_refused(
+    tmp_path, weights
+):
+    with pytest.raises(StoreError, match="weight"):
+        LatentStore.create(tmp_path, HEADER, torch.zeros(2, 16, 8, 4), weights)
+
+
+def test_a_store_of_the_schema_before_is_refused_with_the_remedy(store):
+    path = store.folder / "store.json"
+    write_json(path, {**read_json(path), "schema": 1})
+
+    with pytest.raises(StoreError, match="take the studies in again"):
+        LatentStore.open(store.folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50])
 def test_a_store_whose_edges_are_broken_is_refused(store, content):
     (store.folder / "edges.safetensors").write_bytes(content)
