@@ -1,5 +1,6 @@
 """Training of FMvT on a store of latents."""
 
+from ctflow_fed.training.adapters import load_adapter
 from ctflow_fed.training.fit import (
     FitResult,
     check_channels,
@@ -8,10 +9,12 @@ from ctflow_fed.training.fit import (
     fit,
 )
 from ctflow_fed.training.loop import train
+from ctflow_fed.training.merge import AdapterSettings
 from ctflow_fed.training.provenance import describe
 from ctflow_fed.training.settings import TrainSettings
 
 __all__ = [
+    "AdapterSettings",
     "FitResult",
     "TrainSettings",
     "check_channels",
@@ -19,5 +22,6 @@ __all__ = [
     "describe",
     "evaluate_loss",
     "fit",
+    "load_adapter",
     "train",
 ]

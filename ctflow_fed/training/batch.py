@@ -1,116 +1,243 @@
-"""A batch of clips from a store."""
+"""A batch of clips from a store: those of the paper, and ours with known slices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ctflow_fed.clips import CLIP_SLICES, clip_geometry
+from ctflow_fed.clips import CLIP_SLICES, Span, clip_geometry, interpolated
 from ctflow_fed.ct.store import LatentStore, StudyRecord
-from ctflow_fed.shapes import Clip, Geometry, Latents, TokenMask, Tokens
+from ctflow_fed.model import Conditions, FrameConditions
+from ctflow_fed.shapes import Clip, Geometry, Known, Latents, TokenMask, Tokens
+from ctflow_fed.training.settings import TrainSettings
 
-__all__ = ["ClipBatch", "draw_batch", "read_batch", "with_fewer_sentences"]
+__all__ = [
+    "DRAWS",
+    "ClipBatch",
+    "Place",
+    "draw_known",
+    "draw_previous",
+    "fewer_sentences",
+    "known_clips",
+    "previous_clips",
+]
+
+KNOWN_SHARE = 0.3
+"""Of our clips, the share in which some slices are known."""
+
+
+class Place(NamedTuple):
+    """A study and the indices of the slices of a clip in it, evenly spaced.
+
+    Slices beyond the end are white. A place that is ``thinned`` is told to the network
+    as part of a coarser volume, one of every so many slices.
+    """
+
+    record: StudyRecord
+    clip: tuple[int, ...]
+    thinned: int = 1
+
+    def geometry(self) -> Geometry:
+        """Return where the slices of the clip lie in the volume."""
+        (first, *_), by = self.clip, self.thinned
+        lowest = first % by
+        slices = -(-(self.record.slices - lowest) // by)
+        clip = [(index - lowest) // by for index in self.clip]
+        return clip_geometry(clip, Span(slices, self.record.spacing[0] * by))
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips, and what the network is told about them."""
+    """Clips, what the network is told about them, and which frames the loss looks at.
+
+    The loss does not look at frames that the network is given.
+    """
 
     data: Clip
-    context: Clip
-    report: Tokens
-    report_mask: TokenMask
-    geometry: Geometry
+    conditions: Conditions
+    scored: Known
 
     def to(self, device: torch.device) -> "ClipBatch":
         """Return the batch on a device."""
         return ClipBatch(
-            *(
-                value.to(device)
-                for value in (
-                    self.data,
-                    self.context,
-                    self.report,
-                    self.report_mask,
-                    self.geometry,
-                )
-            )
+            self.data.to(device), self.conditions.to(device), self.scored.to(device)
         )
 
 
-def draw_batch(
-    store: LatentStore, clips: int, start_boost: float, generator: torch.Generator
+def draw_previous(
+    store: LatentStore, settings: TrainSettings, generator: Generator
 ) -> ClipBatch:
-    """Draw clips at random: a study, then a place in it.
+    """Draw clips as CTFlow does: any clip of a volume, half of them the first.
 
-    A share ``start_boost`` of the clips are the first of their volume; the others
-    begin at any slice up to that of the last clip, so that what lies beyond the end of
-    a volume is seen in training as it is met in sampling.
+    A clip begins at any slice, or above the last one, where all is white.
     """
-    records = store.records
-    chosen = torch.randint(len(records), (clips,), generator=generator)
-    boosted = torch.rand(clips, generator=generator) < start_boost
-    places = torch.rand(clips, generator=generator)
-    pairs = []
-    for index, first, place in zip(chosen, boosted, places, strict=True):
-        record = records[int(index)]
-        starts = (record.slices - 1) // CLIP_SLICES * CLIP_SLICES + 1
-        pairs.append((record, 0 if first else int(place * starts)))
-    return read_batch(store, pairs)
+    places = []
+    for record in _studies(store.records, settings.batch_clips, generator):
+        boosted, where = torch.rand(2, generator=generator).tolist()
+        first = (
+            0 if boosted < settings.start_boost else int(where * (record.slices + 1))
+        )
+        places.append(Place(record, tuple(range(first, first + CLIP_SLICES))))
+    noise = torch.full((len(places),), settings.context_noise)
+    return previous_clips(store, places, noise, generator)
 
 
-def read_batch(
-    store: LatentStore, pairs: Sequence[tuple[StudyRecord, int]]
+def draw_known(
+    store: LatentStore, settings: TrainSettings, generator: Generator
 ) -> ClipBatch:
-    """Read the clips that begin at the given slices, each with the clip below it."""
-    windows = torch.stack(
+    """Draw clips of one length, each a row of evenly spaced slices of a study.
+
+    Short clips are drawn more often than long ones, in proportion; half of the clips
+    reach over as much of their volume as they can. In some, slices are known: every
+    second or fourth of them, or those at one end. Reports lose sentences, some all.
+    """
+    frames = _frames(store, settings.max_frames, generator)
+    long = [record for record in store.records if record.slices >= frames - 1]
+    count = max(1, settings.batch_clips * CLIP_SLICES // frames)
+    records = _studies(long or store.records, count, generator)
+    places = [_row(each, frames, generator) for each in records]
+    known = torch.stack([_pattern(frames, generator) for _ in places])
+    level = torch.rand(2, count, generator=generator)
+    noise = torch.where(level[0] < 0.5, level[1] * settings.context_noise, 0.0)
+    batch = known_clips(store, places, known, noise, generator)
+    mask = fewer_sentences(
+        batch.conditions.report_mask, settings.sentence_dropout, generator
+    )
+    silent = torch.rand(count, 1, generator=generator) < settings.report_dropout
+    conditions = replace(batch.conditions, report_mask=mask & ~silent)
+    return replace(batch, conditions=conditions)
+
+
+Draw = Callable[[LatentStore, TrainSettings, Generator], ClipBatch]
+
+DRAWS: Mapping[str, Draw] = {"ctflow": draw_previous, "known": draw_known}
+"""How a method of training draws its clips."""
+
+
+def previous_clips(
+    store: LatentStore,
+    places: Sequence[Place],
+    noise_level: Tensor,
+    generator: Generator,
+) -> ClipBatch:
+    """Read clips, each with the 16 slices below it as its context."""
+    context = torch.stack(
         [
-            _window(store, record, start - CLIP_SLICES, start + CLIP_SLICES)
-            for record, start in pairs
+            _frames_at(store, each.record, [i - CLIP_SLICES for i in each.clip])
+            for each in places
         ]
+    )
+    blurred = _blurred(context.transpose(1, 2), noise_level, generator)
+    report, mask = _reports(store, places)
+    data = torch.stack(
+        [_frames_at(store, each.record, each.clip) for each in places]
     ).transpose(1, 2)
-    tokens = [store.tokens(record.study_id) for record, _ in pairs]
-    lengths = torch.tensor([len(each) for each in tokens])
-    report = pad_sequence(tokens, batch_first=True)
-    geometry = [
-        clip_geometry(start, record.slices, record.spacing[0])
-        for record, start in pairs
-    ]
     return ClipBatch(
-        data=windows[:, :, CLIP_SLICES:],
-        context=windows[:, :, :CLIP_SLICES],
-        report=report,
-        report_mask=torch.arange(report.shape[1]) < lengths[:, None],
-        geometry=torch.cat(geometry),
+        data,
+        Conditions(blurred, report, mask),
+        torch.ones(len(places), data.shape[2], dtype=torch.bool),
     )
 
 
-def with_fewer_sentences(
-    batch: ClipBatch, share: float, generator: torch.Generator
+def known_clips(
+    store: LatentStore,
+    places: Sequence[Place],
+    known: Known,
+    noise_level: Tensor,
+    generator: Generator,
 ) -> ClipBatch:
-    """Hide sentences from a ``share`` of the clips: often most of them, never all.
+    """Read clips whose context is those of their own slices that are known."""
+    frames = [_frames_at(store, each.record, each.clip) for each in places]
+    black = store.edges[:1]
+    context = [
+        interpolated(each, place.clip, row, black)
+        for each, place, row in zip(frames, places, known, strict=True)
+    ]
+    blurred = _blurred(torch.stack(context).transpose(1, 2), noise_level, generator)
+    geometry = torch.cat([each.geometry() for each in places])
+    report, mask = _reports(store, places)
+    extensions = FrameConditions(geometry, known, noise_level)
+    data = torch.stack(frames).transpose(1, 2)
+    return ClipBatch(data, Conditions(blurred, report, mask, extensions), ~known)
 
-    The sentences that a clip keeps are those whose random rank is below a random
-    count; its square law makes one or two sentences as common as half a report.
+
+def fewer_sentences(mask: TokenMask, share: float, generator: Generator) -> TokenMask:
+    """Hide sentences from a ``share`` of the reports: often most of them, never all.
+
+    The sentences that are left are those whose random rank is below a random count; its
+    square law makes one or two sentences as common as half a report.
     """
-    mask = batch.report_mask
     rank = torch.rand(mask.shape, generator=generator)
     rank = rank.masked_fill(~mask, 2.0).argsort(1).argsort(1)
     kept = torch.rand(len(mask), generator=generator).square() * mask.sum(1)
     chosen = torch.rand(len(mask), generator=generator) < share
-    fewer = mask & (rank <= kept[:, None])
-    return replace(batch, report_mask=torch.where(chosen[:, None], fewer, mask))
+    return torch.where(chosen[:, None], mask & (rank <= kept[:, None]), mask)
 
 
-def _window(store: LatentStore, record: StudyRecord, start: int, stop: int) -> Latents:
-    """Read slices ``start`` to ``stop``: black below the volume, white above it."""
+def _studies(
+    records: Sequence[StudyRecord], count: int, generator: Generator
+) -> list[StudyRecord]:
+    chosen = torch.randint(len(records), (count,), generator=generator)
+    return [records[int(index)] for index in chosen]
+
+
+def _frames(store: LatentStore, most: int, generator: Generator) -> int:
+    """Draw the length of this step's clips, of those that some volume fills."""
+    longest = max(CLIP_SLICES, max(record.slices for record in store.records) + 1)
+    lengths = torch.arange(CLIP_SLICES, min(most, longest) + 1, CLIP_SLICES)
+    return int(lengths[torch.multinomial(1 / lengths, 1, generator=generator)])
+
+
+def _row(record: StudyRecord, frames: int, generator: Generator) -> Place:
+    """Draw evenly spaced slices: a stride, then the place of the lowest."""
+    slices, whole = record.slices, -(-record.slices // frames)
+    reach, draw, place, thin = torch.rand(4, generator=generator).tolist()
+    stride = whole if reach < 0.5 else 1 + int(draw * whole)
+    first = int(place * (max(0, slices - frames * stride) + 1))
+    clip = tuple(range(first, first + frames * stride, stride))
+    return Place(record, clip, stride if thin < 0.5 else 1)
+
+
+def _pattern(frames: int, generator: Generator) -> Tensor:
+    """Draw which frames of a clip are known."""
+    kind, size = torch.rand(2, generator=generator).tolist()
+    known = torch.zeros(frames, dtype=torch.bool)
+    if kind < KNOWN_SHARE / 2:
+        known[:: 2 if size < 0.5 else 4] = True
+    elif kind < KNOWN_SHARE:
+        count = 1 + int(abs(2 * size - 1) * frames / 2)
+        known[slice(count) if size < 0.5 else slice(-count, None)] = True
+    return known
+
+
+def _blurred(context: Clip, noise_level: Tensor, generator: Generator) -> Clip:
+    """Mix noise into contexts, so that those of sampling may be less than perfect."""
+    noise = torch.randn(context.shape, generator=generator)
+    return context.lerp(noise, noise_level[:, None, None, None, None])
+
+
+def _reports(store: LatentStore, places: Sequence[Place]) -> tuple[Tokens, TokenMask]:
+    tokens = [store.tokens(each.record.study_id) for each in places]
+    report = pad_sequence(tokens, batch_first=True)
+    lengths = torch.tensor([len(each) for each in tokens])
+    return report, torch.arange(report.shape[1]) < lengths[:, None]
+
+
+def _frames_at(store: LatentStore, record: StudyRecord, clip: Sequence[int]) -> Latents:
+    """Read slices in rising order: black below the volume, white above it."""
     black, white = store.edges
-    inside = store.slices(record.study_id, max(start, 0), min(stop, record.slices))
-    below = _repeated(black, max(0, -start))
-    above = _repeated(white, max(0, stop - record.slices))
-    return torch.cat([below, inside, above])
+    inside = [index for index in clip if 0 <= index < record.slices]
+    below = sum(index < 0 for index in clip)
+    above = len(clip) - below - len(inside)
+    parts = [_repeated(black, below), _repeated(white, above)]
+    if inside:
+        stride = inside[1] - inside[0] if len(inside) > 1 else 1
+        rows = store.slices(record.study_id, inside[0], inside[-1] + 1)
+        parts.insert(1, rows[::stride])
+    return torch.cat(parts)
 
 
 def _repeated(frame: Tensor, count: int) -> Latents:

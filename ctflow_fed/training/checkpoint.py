@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from ctflow_fed.errors import MismatchError, StoreError
 from ctflow_fed.files import write_atomically
 from ctflow_fed.model import FMvT
+from ctflow_fed.training.step import trained_weights
 
 __all__ = ["TrainState", "restore", "save_state"]
 
@@ -23,8 +24,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class TrainState:
     """What training changes: the network, its optimizer, its average, the step.
 
-    ``average`` is the exponential moving average of the parameters, the weights that
-    are kept in the end.
+    ``average`` is the exponential moving average of the weights that are trained, what
+    is kept in the end. Weights that are frozen are no part of the state.
     """
 
     network: FMvT
@@ -36,21 +37,26 @@ class TrainState:
     def update_average(self, decay: float) -> None:
         """Move the average towards the network, faster in the first steps."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.named_parameters():
+        for name, value in trained_weights(self.network).items():
             self.average[name].lerp_(value, 1 - decay)
 
 
 def save_state(path: Path, state: TrainState, job: str) -> None:
     """Write the state; ``job`` names the run that it belongs to."""
     tensors = {}
-    for name, value in state.network.named_parameters():
-        memory = state.optimizer.state[value]
+    for name, value in trained_weights(state.network).items():
+        memory = state.optimizer.state[value] or _fresh(value)
         tensors[f"network.{name}"] = value.detach()
         tensors[f"average.{name}"] = state.average[name]
         tensors |= {f"{moment}.{name}": memory[moment] for moment in MOMENTS}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     metadata = {"job": job, "step": str(state.step)}
     write_atomically(path, lambda partial: save_file(tensors, partial, metadata))
+
+
+def _fresh(value: Tensor) -> dict[str, Tensor]:
+    """Return the moments of a weight that no gradient has reached."""
+    return {moment: torch.zeros_like(value) for moment in MOMENTS}
 
 
 @torch.no_grad()
@@ -69,7 +75,7 @@ def restore(path: Path, state: TrainState, job: str) -> None:
                     "store, seed or settings; repeat the command that began it, or "
                     "choose another folder"
                 )
-            for name, value in state.network.named_parameters():
+            for name, value in trained_weights(state.network).items():
                 value.copy_(file.get_tensor(f"network.{name}"))
                 state.average[name].copy_(file.get_tensor(f"average.{name}"))
                 state.optimizer.state[value] = {

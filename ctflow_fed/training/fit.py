@@ -1,6 +1,7 @@
 """Training for a number of steps, as a site does in a round."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -8,13 +9,20 @@ from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.errors import MismatchError, StoreError
 from ctflow_fed.model import FMvT, Provenance
-from ctflow_fed.training.batch import read_batch
+from ctflow_fed.training.batch import (
+    ClipBatch,
+    Place,
+    known_clips,
+    previous_clips,
+)
+from ctflow_fed.training.prefetch import drawn_ahead
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import (
     batch_loss,
     make_optimizer,
     step_generator,
     train_step,
+    trained_weights,
 )
 
 __all__ = [
@@ -57,55 +65,71 @@ def fit(
     network.train()
     optimizer = make_optimizer(network, settings)
     anchor = {
-        name: value.detach().clone() for name, value in network.named_parameters()
+        name: value.detach().clone() for name, value in trained_weights(network).items()
     }
+    generator_of = partial(step_generator, seed, round_number, site)
     losses = tuple(
         train_step(
             network,
             optimizer,
-            store,
+            drawn,
+            store.channel_weights,
             settings,
-            step=step,
-            generator=step_generator(seed, round_number, site, step),
             anchor=anchor,
         )
-        for step in range(steps)
+        for drawn in drawn_ahead(store, settings, range(steps), generator_of)
     )
     return FitResult(losses, sum(record.slices for record in store.records))
 
 
 @torch.no_grad()
-def evaluate_loss(network: FMvT, store: LatentStore, *, seed: int) -> float:
+def evaluate_loss(
+    network: FMvT, store: LatentStore, *, seed: int, method: str = "known"
+) -> float:
     """Return the flow-matching loss on a fixed choice of clips, times and noise.
 
-    The choice depends on ``seed`` and the store only, so that two networks can be
-    compared; it is the same whatever was trained before.
+    The choice depends on ``seed`` and the store only, so that two networks of a method
+    can be compared; it is the same whatever was trained before. No slice is known.
     """
     check_store(network, store)
     network.eval()
     device = next(network.parameters()).device
     generator = step_generator(seed, 0, "evaluate", 0)
-    pairs = [
-        (record, start)
+    places = [
+        Place(record, tuple(range(start, start + CLIP_SLICES)))
         for record in store.records
         for start in range(0, record.slices, CLIP_SLICES)
     ]
-    chosen = torch.randperm(len(pairs), generator=generator)[:EVALUATED_CLIPS]
-    losses = [
-        batch_loss(
-            network,
-            read_batch(store, [pairs[int(index)] for index in part]).to(device),
-            TrainSettings(context_noise=0.0),
-            generator,
+    chosen = torch.randperm(len(places), generator=generator)[:EVALUATED_CLIPS]
+    settings = TrainSettings(method=method)
+    losses = []
+    for part in chosen.split(8):
+        batch = _plain_clips(store, [places[int(i)] for i in part], method, generator)
+        weights = store.channel_weights.to(device)
+        losses.append(
+            batch_loss(network, batch.to(device), weights, settings, generator)
         )
-        for part in chosen.split(8)
-    ]
     return float(torch.cat(losses).mean())
 
 
+def _plain_clips(
+    store: LatentStore, places: list[Place], method: str, generator: torch.Generator
+) -> ClipBatch:
+    """Read clips with whole reports and without noise in their context."""
+    clean = torch.zeros(len(places))
+    if method == "ctflow":
+        return previous_clips(store, places, clean, generator)
+    unknown = torch.zeros(len(places), CLIP_SLICES, dtype=torch.bool)
+    return known_clips(store, places, unknown, clean, generator)
+
+
 def check_origin(origin: Provenance, header: StoreHeader) -> None:
-    """Refuse to train a model on latents or tokens of another kind than its own."""
-    if (origin.codec_id, origin.encoder_id) != (header.codec_id, header.encoder_id):
+    """Refuse to train a model on latents or tokens of another kind than its own.
+
+    An imported model that names no codec or no encoder is bound to none.
+    """
+    codecs, encoders = ("", header.codec_id), ("", header.encoder_id)
+    if origin.codec_id not in codecs or origin.encoder_id not in encoders:
         raise MismatchError(
             "the model to go on from was trained with another codec or report encoder "
             "than the store was made with; take the studies in with those of the model"

@@ -9,7 +9,12 @@ __all__ = ["describe"]
 
 
 def describe(
-    store: LatentStore, *, steps: int, seed: int, parent: str = ""
+    store: LatentStore,
+    *,
+    steps: int,
+    seed: int,
+    parent: str = "",
+    method: str = "known",
 ) -> Provenance:
     """Return the provenance of a model trained on one store.
 
@@ -26,4 +31,5 @@ def describe(
         steps=steps,
         seed=seed,
         parent=parent,
+        method=method,
     )

@@ -3,23 +3,35 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import AdamW
 
-from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.flow import (
     flow_matching_loss,
     logit_normal_times,
+    shift_for,
     shifted,
     straight_path,
 )
-from ctflow_fed.model import FMvT
+from ctflow_fed.model import FMvT, has_native_bfloat16
 from ctflow_fed.seeds import derive_seed
-from ctflow_fed.shapes import Time
-from ctflow_fed.training.batch import ClipBatch, draw_batch, with_fewer_sentences
+from ctflow_fed.shapes import Clip, Time
+from ctflow_fed.training.batch import ClipBatch
+from ctflow_fed.training.prefetch import Drawn
 from ctflow_fed.training.settings import TrainSettings
 
-__all__ = ["batch_loss", "make_optimizer", "step_generator", "train_step"]
+__all__ = [
+    "batch_loss",
+    "make_optimizer",
+    "step_generator",
+    "train_step",
+    "trained_weights",
+]
+
+UNIFORM_SHARE = 0.2
+"""Of our clips, the share whose time is drawn evenly."""
 
 
 def step_generator(
@@ -30,10 +42,17 @@ def step_generator(
     return torch.Generator().manual_seed(derived)
 
 
+def trained_weights(network: FMvT) -> dict[str, Parameter]:
+    """Return what training changes: all weights, or those of an adapter."""
+    return {
+        name: value for name, value in network.named_parameters() if value.requires_grad
+    }
+
+
 def make_optimizer(network: FMvT, settings: TrainSettings) -> AdamW:
-    """Return AdamW with CTFlow's betas."""
+    """Return AdamW with CTFlow's betas, for the weights that are trained."""
     return AdamW(
-        network.parameters(),
+        trained_weights(network).values(),
         lr=settings.learning_rate,
         betas=(0.9, 0.999),
         weight_decay=settings.weight_decay,
@@ -43,22 +62,21 @@ def make_optimizer(network: FMvT, settings: TrainSettings) -> AdamW:
 def train_step(
     network: FMvT,
     optimizer: AdamW,
-    store: LatentStore,
+    drawn: Drawn,
+    channel_weights: Float[Tensor, " channels"],
     settings: TrainSettings,
     *,
-    step: int,
-    generator: torch.Generator,
     anchor: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Update ``network`` in place and return the flow-matching loss before the update.
 
-    ``step`` sets the learning rate of the warm-up. ``anchor`` holds the weights that
-    FedProx pulls towards: ``mu / 2 |w - w_global|^2`` is added to the loss.
+    The step that was drawn sets the learning rate of the warm-up. ``anchor`` holds the
+    weights that FedProx pulls towards: ``mu / 2 |w - w_global|^2`` joins the loss.
     """
     device = next(network.parameters()).device
-    batch = draw_batch(store, settings.batch_clips, settings.start_boost, generator)
-    batch = with_fewer_sentences(batch, settings.sentence_dropout, generator)
-    loss = batch_loss(network, batch.to(device), settings, generator)
+    batch, weights = drawn.batch.to(device), channel_weights.to(device)
+    network.checkpointing = settings.checkpointing
+    loss = batch_loss(network, batch, weights, settings, drawn.generator)
     objective = loss.mean()
     if anchor is not None and settings.proximal:
         objective = objective + settings.proximal / 2 * _distance(network, anchor)
@@ -67,37 +85,52 @@ def train_step(
     objective.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
-        warmth = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+        warmth = min(1.0, (drawn.step + 1) / (settings.warmup_steps + 1))
         group["lr"] = settings.learning_rate * warmth
     optimizer.step()
     return float(loss.detach().mean())
 
 
 def batch_loss(
-    network: FMvT, batch: ClipBatch, settings: TrainSettings, generator: torch.Generator
+    network: FMvT,
+    batch: ClipBatch,
+    channel_weights: Float[Tensor, " channels"],
+    settings: TrainSettings,
+    generator: torch.Generator,
 ) -> Time:
-    """Return the flow-matching loss of each clip at times drawn by ``generator``."""
+    """Return the flow-matching loss of each clip at times drawn by ``generator``.
+
+    The network computes in bfloat16 where the device does; the loss is float32.
+    """
     device = batch.data.device
-    t = logit_normal_times(len(batch.data), generator)
-    t = shifted(t, settings.time_shift).to(device)
-    noise, blur = (
-        torch.randn(batch.data.shape, generator=generator).to(device) for _ in range(2)
-    )
+    t = _times(batch.data, settings, generator).to(device)
+    noise = torch.randn(batch.data.shape, generator=generator).to(device)
     path = straight_path(batch.data, noise, t)
-    velocity = network(
-        path.x_t,
-        t,
-        context=batch.context.lerp(blur, settings.context_noise),
-        report=batch.report,
-        report_mask=batch.report_mask,
-        geometry=batch.geometry,
-    )
-    return flow_matching_loss(velocity, path.u_t)
+    half = has_native_bfloat16(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        velocity = network(path.x_t, t, batch.conditions)
+    scored = batch.scored[:, None, :, None, None].float()
+    weights = scored * channel_weights[:, None, None, None]
+    return flow_matching_loss(velocity.float(), path.u_t, weights)
+
+
+def _times(data: Clip, settings: TrainSettings, generator: torch.Generator) -> Time:
+    """Draw the time of each clip: uniform in the paper, ours mostly near noise.
+
+    A fifth of ours is uniform too, so that the last steps of sampling are learnt.
+    """
+    uniform = torch.rand(len(data), generator=generator)
+    if settings.method == "ctflow":
+        return uniform
+    shift = shift_for(settings.time_shift, data[0, 0].numel())
+    late = shifted(logit_normal_times(len(data), generator), shift)
+    evenly = torch.rand(len(data), generator=generator) < UNIFORM_SHARE
+    return torch.where(evenly, uniform, late)
 
 
 def _distance(network: FMvT, anchor: Mapping[str, Tensor]) -> Tensor:
     squares = [
         (value - anchor[name]).square().sum()
-        for name, value in network.named_parameters()
+        for name, value in trained_weights(network).items()
     ]
     return torch.stack(squares).sum()

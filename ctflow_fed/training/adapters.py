@@ -1,0 +1,189 @@
+"""Adapters: a few megabytes in place of all weights (LoRA, arXiv 2106.09685).
+
+Attention, feed-forward layers and the modulation each get a low-rank update; all else
+is frozen. Of a released network our extensions are trained in full, because they start
+from zero. An adapter is a folder:
+
+    config.json            format, rank, alpha, digest of the base weights
+    adapter.safetensors    float16, the tensors of `Adapter.changes`
+    provenance.json        as in a model package; its parent is the base
+
+peft is needed to train an adapter, not to use one.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ctflow_fed.errors import (
+    MismatchError,
+    MissingExtraError,
+    PackageError,
+    SettingsError,
+)
+from ctflow_fed.files import read_json, write_atomically, write_json
+from ctflow_fed.model import FMvT, ModelPackage
+from ctflow_fed.model.fmvt import is_extension
+from ctflow_fed.model.package import read_provenance
+from ctflow_fed.seeds import derive_seed
+from ctflow_fed.training.merge import Adapter, AdapterSettings, merged
+from ctflow_fed.weights import weights_digest
+
+__all__ = ["changes_of", "load_adapter", "read_adapter", "save_adapter", "with_adapter"]
+
+FORMAT = "ctflow-fed adapter 1"
+
+LAYERS = re.compile(
+    r"t_block\.1"
+    r"|blocks\.\d+\.(attn|attn_temp)\.(qkv|proj)"
+    r"|blocks\.\d+\.cross_attn\.(q_linear|kv_linear|proj)"
+    r"|blocks\.\d+\.mlp\.(fc1|fc2)"
+)
+"""The linear layers that are adapted."""
+
+PEFT_SUFFIX = ".default.weight"
+"""How peft ends the names of the tensors of a layer's update."""
+
+
+def load_adapter(base: ModelPackage, folder: Path) -> ModelPackage:
+    """Read an adapter and return its base with the adapter merged, a plain network.
+
+    ``base`` stays as it is. Raises `MismatchError` when the adapter belongs to another
+    model, `PackageError` when its folder is damaged.
+    """
+    adapter = read_adapter(folder)
+    if adapter.base != base.digest:
+        raise MismatchError(
+            "the adapter belongs to another model than this one; use it with the model "
+            "whose weights have the digest that its config.json names"
+        )
+    shapes = {name: tuple(value.shape) for name, value in adapter.changes.items()}
+    if shapes != _expected_shapes(base.network, adapter.settings.rank):
+        raise PackageError(
+            "the tensors of an adapter must have the names and shapes that its rank "
+            "and its model ask for; fetch the adapter again"
+        )
+    network = merged(base.network, adapter).eval()
+    return ModelPackage(
+        network, adapter.provenance, weights_digest(network.state_dict())
+    )
+
+
+def with_adapter(network: FMvT, settings: AdapterSettings, seed: int) -> FMvT:
+    """Return a copy of ``network`` that trains an adapter and nothing else.
+
+    Until it is trained the copy gives the same numbers. Its first weights are a
+    function of ``seed`` alone. Raises `MissingExtraError` without peft.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise MissingExtraError("peft", "adapters") from None
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=LAYERS.pattern
+    )
+    adapted = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("adapter", seed))
+        inject_adapter_in_model(config, adapted)
+    for name, value in adapted.named_parameters():
+        if network.config.released and is_extension(name):
+            value.requires_grad_()
+    return adapted
+
+
+def changes_of(weights: Mapping[str, Tensor], base: FMvT) -> dict[str, Tensor]:
+    """Return the changes that the trained weights of a copy with an adapter stand for.
+
+    ``weights`` go by the names that they have in the copy.
+    """
+    start = dict(base.named_parameters())
+    return {
+        name.removesuffix(PEFT_SUFFIX): (
+            value if name.endswith(PEFT_SUFFIX) else value - start[name].to(value)
+        ).detach()
+        for name, value in weights.items()
+    }
+
+
+def save_adapter(folder: Path, adapter: Adapter) -> None:
+    """Write the folder of an adapter; ``provenance.json`` comes last."""
+    halves = {
+        name: value.cpu().to(torch.float16).contiguous()
+        for name, value in adapter.changes.items()
+    }
+    _check_finite(halves)
+    provenance = {**asdict(adapter.provenance), "digest": weights_digest(halves)}
+    (folder / "provenance.json").unlink(missing_ok=True)
+    write_atomically(
+        folder / "adapter.safetensors", lambda partial: save_file(halves, partial)
+    )
+    config = {"format": FORMAT, "base": adapter.base, **asdict(adapter.settings)}
+    write_json(folder / "config.json", config)
+    write_json(folder / "provenance.json", provenance)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read the folder of an adapter, whichever model it belongs to."""
+    settings, base = _read_config(folder / "config.json")
+    provenance, digest = read_provenance(folder / "provenance.json")
+    try:
+        changes = load_file(folder / "adapter.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise PackageError(
+            "adapter.safetensors is missing or damaged; fetch the adapter again"
+        ) from error
+    if weights_digest(changes) != digest:
+        raise PackageError(
+            "the tensors of an adapter must have the digest that its provenance.json "
+            "names; they were changed: fetch the adapter again"
+        )
+    _check_finite(changes)
+    return Adapter(settings, base, changes, provenance)
+
+
+def _read_config(path: Path) -> tuple[AdapterSettings, str]:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise PackageError(
+            "an adapter is a folder with a config.json; it is missing or no JSON here"
+        ) from error
+    kinds = {"format": str, "base": str, "rank": int, "alpha": int}
+    if not isinstance(found, dict) or kinds != {k: type(v) for k, v in found.items()}:
+        raise PackageError(f"config.json of an adapter must hold {', '.join(kinds)}")
+    if found["format"] != FORMAT:
+        raise PackageError(f"config.json of an adapter must be of format '{FORMAT}'")
+    try:
+        settings = AdapterSettings(rank=found["rank"], alpha=found["alpha"])
+    except SettingsError as error:
+        raise PackageError(f"in config.json of an adapter {error}") from error
+    return settings, found["base"]
+
+
+def _expected_shapes(network: FMvT, rank: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and LAYERS.fullmatch(name):
+            shapes[f"{name}.lora_A"] = (rank, layer.in_features)
+            shapes[f"{name}.lora_B"] = (layer.out_features, rank)
+    if network.config.released:
+        for name, value in network.named_parameters():
+            if is_extension(name):
+                shapes[name] = tuple(value.shape)
+    return shapes
+
+
+def _check_finite(changes: Mapping[str, Tensor]) -> None:
+    if not all(torch.isfinite(value).all() for value in changes.values()):
+        raise PackageError(
+            "an adapter must hold finite numbers that fit float16; train it again with "
+            "a lower learning rate"
+        )

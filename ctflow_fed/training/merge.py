@@ -1,0 +1,72 @@
+"""An adapter and the weights that it belongs to, added and taken apart again."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctflow_fed.errors import SettingsError
+from ctflow_fed.model import FMvT, Provenance
+
+__all__ = ["Adapter", "AdapterSettings", "merged", "unmerged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """The size of an adapter: each layer gets ``alpha / rank * B @ A`` of that rank."""
+
+    rank: int = 16
+    alpha: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value in {"rank": self.rank, "alpha": self.alpha}.items():
+            if not 1 <= value <= 1024:
+                raise SettingsError(f"{name} of an adapter must lie between 1 and 1024")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter changes, and whose weights.
+
+    ``changes`` holds ``LAYER.lora_A`` and ``LAYER.lora_B`` of each layer that is
+    adapted, and what is added to weights that are trained in full. ``base`` is the
+    digest of the weights that they are changes of.
+    """
+
+    settings: AdapterSettings
+    base: str
+    changes: Mapping[str, Tensor]
+    provenance: Provenance
+
+
+def merged(network: FMvT, adapter: Adapter) -> FMvT:
+    """Return a plain network that gives the numbers of ``network`` with the adapter."""
+    return _moved(network, adapter, 1.0)
+
+
+def unmerged(network: FMvT, adapter: Adapter) -> FMvT:
+    """Return the network that the adapter was merged into, but for rounding."""
+    return _moved(network, adapter, -1.0)
+
+
+@torch.no_grad()
+def _moved(network: FMvT, adapter: Adapter, sign: float) -> FMvT:
+    moved = copy.deepcopy(network)
+    for name, change in _whole_changes(adapter):
+        weight = moved.get_parameter(name)
+        weight.add_(change.to(weight), alpha=sign)
+    return moved
+
+
+def _whole_changes(adapter: Adapter) -> Iterator[tuple[str, Tensor]]:
+    """Yield what is added to each weight, in its own shape."""
+    scale = adapter.settings.alpha / adapter.settings.rank
+    for name, change in adapter.changes.items():
+        if name.endswith(".lora_B"):
+            layer = name.removesuffix(".lora_B")
+            down = adapter.changes[f"{layer}.lora_A"].float()
+            yield f"{layer}.weight", scale * (change.float() @ down)
+        elif not name.endswith(".lora_A"):
+            yield name, change.float()
