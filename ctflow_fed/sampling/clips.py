@@ -1,84 +1,92 @@
-"""The latents of whole volumes, clip by clip."""
+"""The latents of clips: from noise along the flow, given what is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from ctflow_fed.clips import CLIP_SLICES, clip_geometry
-from ctflow_fed.ct.report import ReportTokens
-from ctflow_fed.flow import SOLVERS, shifted, time_grid
-from ctflow_fed.model import FMvT
+from ctflow_fed.flow import SOLVERS, guided_velocity, shift_for, shifted, time_grid
+from ctflow_fed.model import Conditions, FMvT, FrameConditions, has_native_bfloat16
 from ctflow_fed.sampling.settings import SampleSettings
 from ctflow_fed.seeds import derive_seed
-from ctflow_fed.shapes import Clip, Geometry
+from ctflow_fed.shapes import Clip
 
-__all__ = ["draw_volumes"]
+__all__ = ["clip_noise", "draw_clips"]
 
 
-@torch.no_grad()
-def draw_volumes(
-    network: FMvT,
-    reports: ReportTokens,
-    black: Tensor,
-    *,
-    slices: int,
-    spacing_mm: Sequence[float],
-    seeds: Sequence[int],
-    settings: SampleSettings,
+def draw_clips(
+    network: FMvT, noise: Clip, conditions: Conditions, settings: SampleSettings
 ) -> Clip:
-    """Draw one volume a report with the paper's autoregressive plan.
+    """Follow the flow from noise to clips.
 
-    The first clip begins from a black context, every other from the clip before it.
-    ``black`` is the latent of a black slice ``[channels, height, width]``; the result
-    is ``[volumes, channels, slices, height, width]``. The noise of a volume depends on
-    its seed alone, not on its neighbours in the batch.
+    Known frames go the straight way to what the context holds in their place, so that
+    the others see of them at every time what they saw in training.
     """
-    device = next(network.parameters()).device
-    context = black[None, :, None].expand(len(seeds), -1, CLIP_SLICES, -1, -1)
-    context = context.to(device)
-    drawn = []
-    for start in range(0, slices, CLIP_SLICES):
-        noise = torch.cat([_noise(black, seed, start) for seed in seeds])
-        geometry = [clip_geometry(start, slices, each) for each in spacing_mm]
-        context = _draw_clips(
-            network,
-            noise.to(device),
-            context,
-            reports,
-            torch.cat(geometry).to(device),
-            settings,
-        )
-        drawn.append(context)
-    return torch.cat(drawn, dim=2)[:, :, :slices]
-
-
-def _draw_clips(
-    network: FMvT,
-    noise: Clip,
-    context: Clip,
-    reports: ReportTokens,
-    geometry: Geometry,
-    settings: SampleSettings,
-) -> Clip:
-    """Follow the flow from noise to one clip a volume."""
-    tokens, mask = reports.tokens.to(noise.device), reports.mask.to(noise.device)
+    frames = conditions.frames
+    given = None
+    if frames is not None:
+        known = frames.known[:, None, :, None, None]
+        given = known, noise - conditions.context
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return network(
-            x,
-            t,
-            context=context,
-            report=tokens,
-            report_mask=mask,
-            geometry=geometry,
+        guess = _velocity(network, x, t, conditions, settings)
+        return guess if given is None else torch.where(given[0], given[1], guess)
+
+    with _precision(noise.device, settings.precision):
+        # The released network is followed in equal steps, as its paper does.
+        shift = 1.0 if frames is None else _shift(noise, settings)
+        times = shifted(time_grid(settings.steps), shift).to(noise.device)
+        return SOLVERS[settings.solver](velocity, noise, times)
+
+
+def clip_noise(shape: tuple[int, ...], seed: int, *place: int) -> Clip:
+    """Return the noise of one clip, a function of its volume's seed and its place."""
+    generator = torch.Generator().manual_seed(derive_seed("sample", seed, *place))
+    return torch.randn(1, *shape, generator=generator)
+
+
+def _velocity(
+    network: FMvT,
+    x: Clip,
+    t: Tensor,
+    conditions: Conditions,
+    settings: SampleSettings,
+) -> Clip:
+    """Return the velocity, guided where the settings say so."""
+    low, high = settings.guided
+    if settings.guidance == 1.0 or not low <= float(t[0]) <= high:
+        return network(x, t, conditions).float()
+    both = _joined(conditions, conditions.without_report())
+    velocities = network(torch.cat([x, x]), torch.cat([t, t]), both).float()
+    told, untold = velocities.chunk(2)
+    return guided_velocity(told, untold, settings.guidance)
+
+
+def _shift(noise: Clip, settings: SampleSettings) -> float:
+    return shift_for(settings.time_shift, noise[0, 0].numel())
+
+
+@contextmanager
+def _precision(device: torch.device, name: str) -> Iterator[None]:
+    """Compute in bfloat16 where that is asked for, or pays."""
+    wanted = name == "bfloat16" or (name == "auto" and has_native_bfloat16(device))
+    with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
+        yield
+
+
+def _joined(first: Conditions, second: Conditions) -> Conditions:
+    """Put two batches of conditions into one."""
+    frames = None
+    if first.frames is not None and second.frames is not None:
+        frames = FrameConditions(
+            torch.cat([first.frames.geometry, second.frames.geometry]),
+            torch.cat([first.frames.known, second.frames.known]),
+            torch.cat([first.frames.noise_level, second.frames.noise_level]),
         )
-
-    times = shifted(time_grid(settings.steps), settings.time_shift).to(noise.device)
-    return SOLVERS[settings.solver](velocity, noise, times)
-
-
-def _noise(black: Tensor, seed: int, start: int) -> Clip:
-    generator = torch.Generator().manual_seed(derive_seed("sample", seed, start))
-    channels, height, width = black.shape
-    return torch.randn(1, channels, CLIP_SLICES, height, width, generator=generator)
+    return Conditions(
+        torch.cat([first.context, second.context]),
+        torch.cat([first.report, second.report]),
+        torch.cat([first.report_mask, second.report_mask]),
+        frames,
+    )

@@ -6,13 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ctflow_fed.clips import BLACK_HU
+from ctflow_fed.clips import (
+    BLACK_HU,
+    WHITE_HU,
+    ClipPlan,
+    Span,
+    anchored,
+    autoregressive,
+    between,
+    extend,
+)
 from ctflow_fed.ct.codec import SliceCodec
-from ctflow_fed.ct.report import ReportEncoder
+from ctflow_fed.ct.report import ReportEncoder, ReportTokens
 from ctflow_fed.ct.volume import AIR, CTVolume
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.model import ModelPackage, default_device
-from ctflow_fed.sampling.clips import draw_volumes
+from ctflow_fed.sampling.ctflow import draw_like_ctflow
+from ctflow_fed.sampling.drawing import Drawing, draw_volumes
 from ctflow_fed.sampling.settings import SampleSettings
 from ctflow_fed.shapes import HU, Affine, Latents
 
@@ -60,52 +70,129 @@ class VolumeSampler:
     ) -> None:
         _check_same("codec", package.provenance.codec_id, codec.codec_id)
         _check_same("report encoder", package.provenance.encoder_id, encoder.encoder_id)
-        self.network = package.network.to(default_device()).eval()
+        self.device = default_device()
+        self.network = package.network.to(self.device).eval()
         self.provenance = package.provenance
         self.codec = codec
         self.encoder = encoder
         self.settings = settings or SampleSettings()
+        self.plan = self.settings.plan or _plan_of(package.provenance.method)
 
     def sample(self, requests: Sequence[VolumeRequest]) -> list[CTVolume]:
         """Draw one volume a request; requests of equal length are drawn together.
 
         What is drawn for a request does not depend on its neighbours, but for
-        differences of less than one HU between batches of different sizes.
+        differences of less than one HU between batches of different sizes. The plan
+        ``ctflow`` ends a volume where the network draws white, with fewer slices than
+        asked for; every other gives exactly as many.
         """
         volumes: dict[int, CTVolume] = {}
         for slices in sorted({request.slices for request in requests}):
             same = [i for i, request in enumerate(requests) if request.slices == slices]
-            drawn = self._draw([requests[i] for i in same], slices)
+            drawn = self._draw([requests[i] for i in same])
             volumes |= dict(zip(same, drawn, strict=True))
         return [volumes[index] for index in range(len(requests))]
 
-    def _draw(self, requests: Sequence[VolumeRequest], slices: int) -> list[CTVolume]:
-        height_mm = self.provenance.spacing[0] * self.provenance.slices
-        spacing_mm = [request.slice_mm or height_mm / slices for request in requests]
-        latents = draw_volumes(
-            self.network,
-            self.encoder.encode([request.report for request in requests]),
-            self._black()[0],
-            slices=slices,
-            spacing_mm=spacing_mm,
-            seeds=[request.seed for request in requests],
-            settings=self.settings,
+    def extend(
+        self, volume: CTVolume, report: str, *, below: int, above: int, seed: int
+    ) -> CTVolume:
+        """Draw slices under and over a real volume, at its own slice spacing.
+
+        The volume is brought to the pixels of the model (`CTVolume.squared`); its own
+        slices stay as they are. Refused with `MismatchError` for a model of the
+        paper's method.
+        """
+        plan = extend(
+            len(volume.hu),
+            below,
+            above,
+            self.settings.clip_slices,
+            self.settings.overlap,
         )
+        return self._complete(volume, report, plan, volume.spacing[0], seed)
+
+    def between(
+        self, volume: CTVolume, report: str, *, factor: int, seed: int
+    ) -> CTVolume:
+        """Draw ``factor - 1`` slices between each two of a volume; see `extend`."""
+        plan = between(len(volume.hu), factor, self.settings.clip_slices)
+        return self._complete(volume, report, plan, volume.spacing[0] / factor, seed)
+
+    def _draw(self, requests: Sequence[VolumeRequest]) -> list[CTVolume]:
+        slices, known = requests[0].slices, self.provenance
+        height_mm = known.spacing[0] * known.slices
+        spans = [Span(slices, each.slice_mm or height_mm / slices) for each in requests]
+        texts = [each.report for each in requests]
+        seeds = [each.seed for each in requests]
+        if self.plan == "ctflow":
+            told = [f"{text} Length: {slices}." for text in texts]
+            drawing = Drawing(self._tokens(told), spans, seeds, self._edges())
+            latents = draw_like_ctflow(self.network, drawing, self.settings)
+        else:
+            drawing = Drawing(self._tokens(texts), spans, seeds, self._edges())
+            drawn = draw_volumes(
+                self.network, drawing, self._plan(slices), self.settings
+            )
+            latents = [each.transpose(0, 1) for each in drawn]
         return [
-            CTVolume(self._decode(volume.transpose(0, 1).cpu()), self._affine(mm))
-            for volume, mm in zip(latents, spacing_mm, strict=True)
+            CTVolume(self._decode(volume), self._affine(span.spacing_mm))
+            for volume, span in zip(latents, spans, strict=True)
         ]
 
-    def _black(self) -> Latents:
+    def _plan(self, slices: int) -> ClipPlan:
+        settings = self.settings
+        if self.plan == "autoregressive":
+            return autoregressive(slices, settings.clip_slices, settings.overlap)
+        return anchored(slices, settings.clip_slices)
+
+    def _complete(
+        self, volume: CTVolume, report: str, plan: ClipPlan, slice_mm: float, seed: int
+    ) -> CTVolume:
+        """Draw what a plan lacks of a real volume."""
+        if self.plan == "ctflow":
+            raise MismatchError(
+                "expected a model that knows slices of its own clip, got one of the "
+                "paper's method; train it further with the method known"
+            )
+        height, _ = self.provenance.latent_size
+        real = volume.squared(height * self.codec.factor)
+        latents = self.codec.encode(torch.from_numpy(real.hu).float().to(self.device))
+        drawing = Drawing(
+            self._tokens([report]), [Span(plan.slices, slice_mm)], [seed], self._edges()
+        )
+        (drawn,) = draw_volumes(
+            self.network,
+            drawing,
+            plan,
+            self.settings,
+            latents.transpose(0, 1)[None],
+        )
+        hu = self._decode(drawn.transpose(0, 1))
+        hu[list(plan.given)] = real.hu
+        affine = real.affine.copy()
+        affine[:3, 0] *= slice_mm / real.spacing[0]
+        affine[:3, 3] -= plan.given[0] * affine[:3, 0]
+        drawn_slices = plan.slices - len(real.hu)
+        note = f"{drawn_slices} of {plan.slices} slices are synthetic"
+        return CTVolume(hu, affine, (*real.notes, note))
+
+    def _tokens(self, texts: Sequence[str]) -> ReportTokens:
+        """Encode reports; an empty one is no report at all."""
+        tokens = self.encoder.encode(texts)
+        told = torch.tensor([bool(text.strip()) for text in texts])
+        return ReportTokens(tokens.tokens, tokens.mask & told[:, None])
+
+    def _edges(self) -> Latents:
         height, width = self.provenance.latent_size
         factor = self.codec.factor
-        return self.codec.encode(
-            torch.full((1, height * factor, width * factor), BLACK_HU)
-        )
+        hu = torch.tensor([BLACK_HU, WHITE_HU])[:, None, None]
+        pixels = hu.expand(2, height * factor, width * factor)
+        return self.codec.encode(pixels.to(self.device)).cpu()
 
     def _decode(self, latents: Latents) -> HU:
-        hu = self.codec.decode(latents).round().clamp(AIR, HIGHEST_HU)
-        return hu.to(torch.int16).numpy()
+        """Decode where the network runs, so that a GPU decodes too."""
+        hu = self.codec.decode(latents.to(self.device)).round().clamp(AIR, HIGHEST_HU)
+        return hu.to(torch.int16).cpu().numpy()
 
     def _affine(self, slice_mm: float) -> Affine:
         """Place a volume with its first voxel at the origin, in canonical order."""
@@ -118,8 +205,13 @@ class VolumeSampler:
         return affine
 
 
+def _plan_of(method: str) -> str:
+    return "ctflow" if method == "ctflow" else "anchored"
+
+
 def _check_same(part: str, expected: str, got: str) -> None:
-    if expected != got:
+    """Refuse another codec or encoder; an imported model may not name its own."""
+    if expected not in ("", got):
         raise MismatchError(
             f"the model was trained with another {part} than the one given; "
             f"name that one, or use a model made with this one"

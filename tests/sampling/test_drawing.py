@@ -1,0 +1,74 @@
+"""The latents of volumes, from plans that are written out."""
+
+import pytest
+import torch
+
+from ctflow_fed.clips import ClipPlan, Span
+from ctflow_fed.ct.report import HashingReportEncoder
+from ctflow_fed.model import FMvT, FMvTConfig, fresh_network
+from ctflow_fed.sampling import SampleSettings
+from ctflow_fed.sampling.drawing import Drawing, draw_volumes
+
+SETTINGS = SampleSettings(steps=2, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def network() -> FMvT:
+    made = fresh_network(FMvTConfig(layers=1, features=32, heads=2), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for value in made.parameters():
+        value.data += 0.05 * torch.randn(value.shape, generator=generator)
+    return made.eval()
+
+
+def _draw(network: FMvT, plan: ClipPlan, volumes: int = 1) -> torch.Tensor:
+    reports = HashingReportEncoder().encode(["A ball."] * volumes)
+    spans = [Span(plan.slices, 5.0)] * volumes
+    drawing = Drawing(reports, spans, range(volumes), torch.zeros(2, 16, 4, 4))
+    given = None
+    if plan.given:
+        shape = (volumes, 16, len(plan.given), 4, 4)
+        given = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    return draw_volumes(network, drawing, plan, SETTINGS, given)
+
+
+def test_a_slice_in_two_clips_is_that_of_the_later(network: FMvT):
+    longer = ClipPlan(4, (((0, 1, 2, 3), (2, 3)),), given=(0, 2))
+    alone = ClipPlan(4, (((2, 3),),), given=(0, 2))
+
+    both, later = _draw(network, longer), _draw(network, alone)
+
+    assert torch.allclose(both[:, :, 3], later[:, :, 3], atol=1e-5)
+    assert not torch.allclose(both[:, :, 1], later[:, :, 1], atol=1e-2)
+
+
+def test_given_slices_are_never_drawn_again(network: FMvT):
+    plan = ClipPlan(6, ((tuple(range(6)),),), given=(1, 4))
+
+    volume = _draw(network, plan)
+
+    given = torch.randn((1, 16, 2, 4, 4), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(volume[:, :, [1, 4]], given)
+
+
+def test_slices_beyond_the_end_are_drawn_and_dropped(network: FMvT):
+    plan = ClipPlan(3, (((0, 1, 2, 3),),))
+
+    assert _draw(network, plan).shape == (1, 16, 3, 4, 4)
+
+
+def test_a_later_level_sees_the_one_before(network: FMvT):
+    first, second = ((0, 2, 4, 6),), ((0, 1, 2, 3, 4, 5, 6, 7),)
+
+    apart = _draw(network, ClipPlan(8, (first, second)))
+    coarse = _draw(network, ClipPlan(8, (first,)))
+
+    assert torch.equal(apart[:, :, ::2], coarse[:, :, ::2])
+    assert (coarse[:, :, 1::2] == 0).all()  # black: nobody drew them
+    assert (apart[:, :, 1::2] != 0).any()
+
+
+def test_volumes_of_other_seeds_are_others(network: FMvT):
+    one, two = _draw(network, ClipPlan(4, (((0, 1, 2, 3),),)), volumes=2)
+
+    assert not torch.allclose(one, two, atol=1e-2)
