@@ -75,11 +75,18 @@ def _progress(planned: int, lacking: int) -> tqdm:
 def _batches(plan: Plan, lacking: set[SynthRequest], size: int) -> list[Batch]:
     """Return the batches of a plan from which something is lacking.
 
-    They are cut from the whole plan, not from what is lacking, so that a volume that is
-    drawn after an interruption has the neighbours that it would have had.
+    All volumes of a batch are of one length. Batches are cut from the whole plan, not
+    from what is lacking, so that a volume that is drawn after an interruption has the
+    neighbours that it would have had.
     """
-    requests = plan.requests
-    cut = [requests[at : at + size] for at in range(0, len(requests), size)]
+    by_length: dict[int, list[SynthRequest]] = {}
+    for request in plan.requests:
+        by_length.setdefault(request.slices, []).append(request)
+    cut = [
+        same[at : at + size]
+        for same in by_length.values()
+        for at in range(0, len(same), size)
+    ]
     return [batch for batch in cut if not lacking.isdisjoint(batch)]
 
 

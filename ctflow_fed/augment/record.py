@@ -10,12 +10,15 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import StoreError
 from ctflow_fed.files import digest_of
 
-__all__ = ["Origin", "SynthHeader", "SynthRecord"]
+__all__ = ["USE", "Origin", "Setting", "SynthHeader", "SynthRecord"]
 
-SAMPLE_FORMAT = "ctflow-fed sample 1"
-HEADER_FORMAT = "ctflow-fed synthetic set 1"
+SAMPLE_FORMAT = "ctflow-fed sample 2"
+HEADER_FORMAT = "ctflow-fed synthetic set 2"
 LONGEST_MM = 1000.0
 USE = "SYNTHETIC - NOT FOR DIAGNOSTIC USE"
+
+Setting = str | int | float | list[float]
+"""One setting of the sampler, as JSON holds it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Origin:
     """The generator: everything but the request that decides what is drawn.
 
     ``model`` is the digest of the weights; ``rounds`` and ``sites`` say how they were
-    trained, by number and never by name.
+    trained, by number and never by name; ``sampling`` has every setting of the sampler
+    that changes what it draws.
     """
 
     model: str
@@ -31,16 +35,14 @@ class Origin:
     encoder_id: str
     rounds: int
     sites: int
-    steps: int
-    solver: str
+    sampling: dict[str, Setting]
 
     def sample_id(self, request: SynthRequest) -> str:
         """Return the id of what this generator draws for a request: 32 hex digits.
 
-        Another model, another solver or another number of steps is another sample.
+        Another model or another setting of the sampler is another sample.
         """
-        drawn = [request.to_json(), self.model, self.steps, self.solver]
-        return digest_of(drawn)[:32]
+        return digest_of([request.to_json(), self.model, self.sampling])[:32]
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,24 @@ def _is_labels(value: object) -> bool:
     )
 
 
+def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < 2**63
+
+
+def _is_setting(value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 16 and all(map(_is_number, value))
+    return _is_name(value) or _is_number(value)
+
+
+def _is_sampling(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name) and _is_setting(setting) for name, setting in value.items()
+    )
+
+
 _Fields = Mapping[str, Callable[[object], bool]]
 
 _ORIGIN: _Fields = {
@@ -170,8 +190,7 @@ _ORIGIN: _Fields = {
     "encoder_id": _is_name,
     "rounds": _is_count,
     "sites": _is_count,
-    "steps": _is_size,
-    "solver": _is_name,
+    "sampling": _is_sampling,
 }
 
 _HEADER: _Fields = {

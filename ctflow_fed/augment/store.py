@@ -79,8 +79,8 @@ class SynthStore:
         store = cls(folder)
         if store.header != header:
             raise MismatchError(
-                "the folder holds volumes of another plan, model, solver or number "
-                "of steps; choose a new folder, or what made this one"
+                "the folder holds volumes of another plan, model or settings of the "
+                "sampler; choose a new folder, or what made this one"
             )
         return store
 

@@ -3,12 +3,12 @@
 import hashlib
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ctflow_fed import __version__
-from ctflow_fed.augment.record import USE, Origin, SynthRecord
+from ctflow_fed.augment.record import USE, Origin, Setting, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.settings import GenerateSettings
 from ctflow_fed.augment.store import SynthStore
@@ -65,14 +65,12 @@ def load_sampler(
 
     Raises ``MismatchError`` where the codec or the report encoder is not the model's.
     """
-    chosen = {"steps": settings.steps, "solver": settings.solver}
-    given: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
     package = load_package(model)
     sampler = VolumeSampler(
         package,
         codec_named(settings.codec),
         encoder_named(settings.encoder),
-        SampleSettings(**given),
+        _sample_settings(settings),
     )
     known = package.provenance
     origin = Origin(
@@ -81,10 +79,28 @@ def load_sampler(
         encoder_id=known.encoder_id,
         rounds=known.rounds,
         sites=known.sites,
-        steps=sampler.settings.steps,
-        solver=sampler.settings.solver,
+        sampling=_decisive(sampler),
     )
     return sampler, origin
+
+
+def _sample_settings(settings: GenerateSettings) -> SampleSettings:
+    """Return how to sample, by the sampler's own settings where none was chosen."""
+    known = {field.name for field in fields(SampleSettings)}
+    chosen = {name: value for name, value in asdict(settings).items() if name in known}
+    return SampleSettings(**{k: v for k, v in chosen.items() if v is not None})
+
+
+def _decisive(sampler: VolumeSampler) -> dict[str, Setting]:
+    """Return the settings that change what is drawn, in canonical form."""
+    values: dict[str, Setting] = {}
+    for field in fields(SampleSettings):
+        value = getattr(sampler.settings, field.name)
+        if isinstance(value, tuple):
+            value = list(map(float, value))
+        values[field.name] = float(value) if field.type is float else value
+    del values["batch_clips"]  # how many are drawn at once
+    return {**values, "plan": sampler.plan}
 
 
 def _asked(request: SynthRequest) -> VolumeRequest:

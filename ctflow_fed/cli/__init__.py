@@ -19,7 +19,10 @@ COMMANDS = {
     "phantom": "Write phantom studies as DICOM or NIfTI, with reports.",
     "intake": "Take CT and reports into a store of latents.",
     "train": "Train on one store, without a federation.",
+    "model": "Import the released CTFlow network; merge adapters.",
     "sample": "Draw one volume from a report.",
+    "extend": "Draw slices under and over a real volume.",
+    "between": "Draw slices between those of a real volume.",
     "federation": "Train one generator at several sites.",
     "augment": "Draw labelled synthetic volumes for a training set.",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ctflow_fed import augment
+from ctflow_fed.cli.drawing import sampler_options
 from ctflow_fed.cli.options import PACKAGE
 from ctflow_fed.ct.report_table import read_reports
 from ctflow_fed.errors import ReportTableError, SettingsError
@@ -79,12 +80,7 @@ def plan(
     "--address", envvar="RAY_ADDRESS", help="A Ray cluster, not this machine."
 )
 @click.option("--batch", default=1, show_default=True, help="Volumes drawn together.")
-@click.option("--steps", type=int, help="Steps of the solver; by default its own.")
-@click.option("--solver", help="euler or heun; by default the sampler's.")
-@click.option("--codec", default="haar", show_default=True, help="haar, or a folder.")
-@click.option(
-    "--encoder", default="hashing", show_default=True, help="hashing, or a folder."
-)
+@sampler_options
 def run(
     plan_file: Path,
     model: Path,

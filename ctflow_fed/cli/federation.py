@@ -27,6 +27,13 @@ def command() -> None:
 @click.option("--steps", default=100, show_default=True, help="Steps in a round.")
 @click.option("--batch-clips", default=8, show_default=True, help="Clips in a step.")
 @click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option(
+    "--method",
+    default="known",
+    show_default=True,
+    type=click.Choice(["known", "ctflow"]),
+    help="Clips with some slices known, or the paper's: each after the one below it.",
+)
 @click.option("--proximal", default=0.0, show_default=True, help="Mu of FedProx.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @start_options
@@ -38,6 +45,7 @@ def run(
     steps: int,
     batch_clips: int,
     learning_rate: float,
+    method: str,
     proximal: float,
     as_json: bool,
     preset: str,
@@ -66,6 +74,7 @@ def run(
         init=str(init) if init else "",
         batch_clips=batch_clips,
         learning_rate=learning_rate,
+        method=method,
         proximal=proximal,
         seed=seed,
     )

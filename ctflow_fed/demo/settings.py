@@ -6,6 +6,7 @@ from typing import Any
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation import UtilitySettings
 from ctflow_fed.files import digest_of
+from ctflow_fed.sampling import SampleSettings
 
 __all__ = ["DemoSettings"]
 
@@ -33,7 +34,7 @@ class DemoSettings:
     batch_clips: int = 8
     learning_rate: float = 5e-4
     synthetic: int = 48
-    sample_steps: int = 8
+    sample_steps: int = SampleSettings.steps
     utility: UtilitySettings = field(default_factory=UtilitySettings)
 
     def __post_init__(self) -> None:

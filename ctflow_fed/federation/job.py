@@ -84,6 +84,7 @@ class Job:
             rounds=record.round,
             sites=len({site for each in records for site in each.slices}),
             parent=self.parent,
+            method=self.settings.method,
         )
         self.ledger.commit(
             record, lambda folder: save_package(folder, self.network, provenance)

@@ -66,7 +66,9 @@ def local_loss(
 
     The choice is the same in every round of a job.
     """
-    return evaluate_loss(_network(order, wire), store, seed=order.seed)
+    network = _network(order, wire)
+    method = order.training.method
+    return evaluate_loss(network, store, seed=order.seed, method=method)
 
 
 def _network(order: RoundOrder, wire: Mapping[str, WireArray]) -> FMvT:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ctflow_fed import __version__
@@ -38,8 +38,9 @@ class FederationSettings:
 
     ``out`` is the job's folder on the server's host; ``sites`` are the names of the
     sites that take part; ``init`` is a model package to begin with, empty for a fresh
-    network of size ``preset``; ``wait_seconds`` is how long missing sites are waited
-    for at the start, ``round_seconds`` how long their answers are in every round.
+    network of size ``preset``; ``method`` is that of `TrainSettings`, whatever trained
+    the package; ``wait_seconds`` is how long missing sites are waited for at the start,
+    ``round_seconds`` how long their answers are in every round.
     """
 
     out: str
@@ -48,6 +49,7 @@ class FederationSettings:
     steps: int = 100
     preset: str = "tiny"
     init: str = ""
+    method: str = TrainSettings.method
     batch_clips: int = TrainSettings.batch_clips
     learning_rate: float = TrainSettings.learning_rate
     proximal: float = TrainSettings.proximal
@@ -106,7 +108,9 @@ class FederationSettings:
 
     def training(self) -> TrainSettings:
         """Return how a site trains; a short round warms up in a quarter of it."""
-        return TrainSettings(
+        papers = self.method == "ctflow"
+        return replace(
+            TrainSettings.ctflow() if papers else TrainSettings(method=self.method),
             batch_clips=self.batch_clips,
             learning_rate=self.learning_rate,
             warmup_steps=min(TrainSettings.warmup_steps, self.steps // 4),

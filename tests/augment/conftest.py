@@ -11,7 +11,7 @@ from ctflow_fed.ct.report import encoder_named
 from ctflow_fed.model import FMvT, FMvTConfig, Provenance, save_package
 
 
-def save_model(folder: Path, seed: int) -> Path:
+def save_model(folder: Path, seed: int, method: str = "known") -> Path:
     """Save a network of random weights that draws volumes of 32 x 32 pixels."""
     torch.manual_seed(seed)
     network = FMvT(FMvTConfig(layers=1, features=16, heads=2))
@@ -27,6 +27,7 @@ def save_model(folder: Path, seed: int) -> Path:
         seed=seed,
         rounds=3,
         sites=2,
+        method=method,
     )
     save_package(folder, network, provenance)
     return folder
@@ -35,6 +36,12 @@ def save_model(folder: Path, seed: int) -> Path:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("model") / "package", seed=0)
+
+
+@pytest.fixture(scope="session")
+def papers_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the paper's method, which may end a volume early."""
+    return save_model(tmp_path_factory.mktemp("papers") / "package", 1, "ctflow")
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
+from dataclasses import fields, replace
+
+import nibabel
 import pytest
 
-from ctflow_fed.augment import GenerateSettings, Plan, generate, plan
+from ctflow_fed.augment import GenerateSettings, Plan, SynthRequest, generate, plan
+from ctflow_fed.augment.worker import load_sampler
 from ctflow_fed.errors import IncompleteError, PackageError, SettingsError
+from ctflow_fed.sampling import SampleSettings
 
 QUICK = GenerateSettings(steps=1, solver="euler")
 
@@ -83,6 +88,100 @@ def test_what_is_drawn_depends_on_the_model_and_on_how_it_is_followed(
 
     assert not set(digests(store)) & set(digests(unbroken))
     assert not set(digests(store).values()) & set(digests(unbroken).values())
+
+
+@pytest.fixture(scope="module")
+def request_drawn(seven) -> SynthRequest:
+    return seven.requests[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 2},
+        {"solver": "ab2"},
+        {"plan": "autoregressive"},
+        {"clip_slices": 32},
+        {"overlap": 1},
+        {"guidance": 1.5},
+        {"precision": "float32"},
+    ],
+)
+def test_a_sample_is_known_by_every_setting_that_changes_it(
+    model, request_drawn, change
+):
+    one, other = (
+        load_sampler(model, settings)[1]
+        for settings in (QUICK, replace(QUICK, **change))
+    )
+
+    assert one.sample_id(request_drawn) != other.sample_id(request_drawn)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"batch_clips": 3},
+        {"batch": 5},
+        {"guidance": 1},
+        {"plan": "anchored"},
+        {"overlap": SampleSettings.overlap},
+    ],
+)
+def test_a_sample_is_the_same_however_its_settings_are_said(model, request_drawn, same):
+    one, other = (
+        load_sampler(model, settings)[1] for settings in (QUICK, replace(QUICK, **same))
+    )
+
+    assert one == other
+    assert one.sample_id(request_drawn) == other.sample_id(request_drawn)
+
+
+def test_a_sampler_is_known_by_all_its_settings_but_how_many_it_draws_at_once(model):
+    _, origin = load_sampler(model, GenerateSettings())
+
+    expected = {field.name for field in fields(SampleSettings)} - {"batch_clips"}
+    assert set(origin.sampling) == expected
+    assert origin.sampling["steps"] == SampleSettings.steps
+    assert origin.sampling["plan"] == "anchored"
+
+
+def test_every_setting_of_the_sampler_that_may_be_chosen_is_one():
+    chosen = {field.name for field in fields(GenerateSettings)}
+
+    known = {field.name for field in fields(SampleSettings)}
+    assert chosen - known == {"batch", "codec", "encoder"}
+
+
+def test_volumes_of_several_lengths_have_the_slices_asked_for(tmp_path, model):
+    lengths = (8, 20, 8, 3, 20)
+    mixed = Plan(
+        tuple(
+            SynthRequest(report="Emphysema.", findings=(), seed=seed, slices=slices)
+            for seed, slices in enumerate(lengths)
+        )
+    )
+    settings = replace(QUICK, batch=2)
+
+    store = generate(mixed, model=model, out=tmp_path, workers=0, settings=settings)
+
+    drawn = {each.seed: each.shape[0] for each in store.records()}
+    assert drawn == dict(enumerate(lengths))
+
+
+def test_a_volume_that_its_model_ended_early_is_described_as_it_is(
+    tmp_path, papers_model
+):
+    longer = plan(target={"Emphysema": 2}, slices=40)
+
+    store = generate(
+        longer, model=papers_model, out=tmp_path, workers=0, settings=QUICK
+    )
+
+    assert store.header.origin.sampling["plan"] == "ctflow"
+    for record in store.records():
+        assert 1 <= record.shape[0] <= 40
+        assert nibabel.load(store.image(record.sample_id)).shape == record.shape[::-1]
 
 
 def test_a_model_that_is_none_is_refused_before_anything_is_written(tmp_path, seven):

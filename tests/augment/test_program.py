@@ -84,7 +84,7 @@ def command(tmp_path, model, dozen) -> tuple[object, ...]:
     dozen.save(tmp_path / "plan.json")
     return (
         *("augment", "run", tmp_path / "plan.json", "--model", model),
-        *("--out", tmp_path / "set", "--workers", 2, "--steps", 20),
+        *("--out", tmp_path / "set", "--workers", 2, "--steps", 20, "--solver", "heun"),
     )
 
 

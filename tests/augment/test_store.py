@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ctflow_fed.augment import GenerateSettings, SynthStore, generate
+from ctflow_fed.augment import GenerateSettings, SynthStore, generate, plan
 from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.errors import MismatchError, StoreError
 
@@ -87,6 +88,7 @@ def test_nobody_reads_the_manifest_so_its_lies_do_no_harm(store):
         {"synthetic": False},
         {"synthetic": 1},
         {"origin": {"model": "another"}},
+        {"format": "ctflow-fed sample 1"},
         {"bytes": 1},
         {"bytes": True},
         {"shape": [1, 2]},
@@ -144,8 +146,41 @@ def test_a_folder_without_a_header_is_no_set(tmp_path):
         SynthStore(tmp_path)
 
 
+def test_a_set_of_an_earlier_version_is_refused(store):
+    path = store.folder / "synth.json"
+    path.write_text(path.read_text().replace("set 2", "set 1"))
+
+    with pytest.raises(StoreError, match="generate them again into a new folder"):
+        SynthStore(store.folder)
+
+
 @pytest.mark.parametrize(
-    "text", ["{}", '{"format": "ctflow-fed synthetic set 1"}', "1"]
+    "sampling",
+    [
+        "ab2",
+        {"steps": None},
+        {"steps": True},
+        {"steps": {}},
+        {"steps": 10**40},
+        {"steps": float("nan")},
+        {"guided": [0.3, "all"]},
+        {"guided": [0.0] * 99},
+        {"solver": ""},
+        {"solver": "x" * 999},
+    ],
+)
+def test_a_header_with_settings_that_are_none_is_refused(store, sampling):
+    path = store.folder / "synth.json"
+    value = json.loads(path.read_text())
+    value["origin"]["sampling"] = sampling
+    path.write_text(json.dumps(value))
+
+    with pytest.raises(StoreError, match="is not the header"):
+        SynthStore(store.folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"format": "ctflow-fed synthetic set 2"}', "1"]
 )
 def test_a_false_header_is_refused(tmp_path, text):
     (tmp_path / "synth.json").write_text(text)
@@ -154,8 +189,18 @@ def test_a_false_header_is_refused(tmp_path, text):
         SynthStore(tmp_path)
 
 
-def test_a_folder_of_another_plan_or_generator_is_refused(store, small_plan, model):
-    more = GenerateSettings(steps=2, solver="euler")
+@pytest.mark.parametrize(
+    "change", [{"steps": 2}, {"guidance": 2.0}, {"plan": "autoregressive"}]
+)
+def test_a_folder_of_another_generator_is_refused(store, small_plan, model, change):
+    other = replace(QUICK, **change)
 
     with pytest.raises(MismatchError, match="choose a new folder"):
-        generate(small_plan, model=model, out=store.folder, workers=0, settings=more)
+        generate(small_plan, model=model, out=store.folder, workers=0, settings=other)
+
+
+def test_a_folder_of_another_plan_is_refused(store, model):
+    other = plan(target={"Emphysema": 1}, slices=8)
+
+    with pytest.raises(MismatchError, match="choose a new folder"):
+        generate(other, model=model, out=store.folder, workers=0, settings=QUICK)

@@ -3,11 +3,23 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ctflow_fed.augment import Plan, plan
+from ctflow_fed.augment import Plan, SynthStore, plan
 from ctflow_fed.cli.augment import command
-from ctflow_fed.errors import CTFlowError
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.errors import CTFlowError, SettingsError
+from ctflow_fed.model import FMvTConfig, fresh_network, save_package
+from ctflow_fed.training import describe
 
 GIVEN = "Mild bronchiectasis on the left."
+
+
+@pytest.fixture
+def haar_model(haar_store, tmp_path) -> Path:
+    """A network that has learnt nothing yet, of 32 x 32 pixels."""
+    network = fresh_network(FMvTConfig(layers=1, features=16, heads=2), seed=0)
+    provenance = describe(LatentStore.open(haar_store), steps=0, seed=0)
+    save_package(tmp_path / "model", network, provenance)
+    return tmp_path / "model"
 
 
 def invoke(*arguments) -> str:
@@ -47,6 +59,34 @@ def test_reports_are_read_from_a_table_or_a_text(tmp_path, name, content):
 
     (request,) = Plan.load(tmp_path / "plan.json").requests
     assert (request.report, request.source) == (GIVEN, "given")
+
+
+def test_the_settings_of_the_sampler_may_be_chosen(tmp_path, haar_model):
+    plan(target={"Emphysema": 1}, slices=8).save(tmp_path / "plan.json")
+
+    invoke(
+        *("run", tmp_path / "plan.json", "--model", haar_model, "--workers", 0),
+        *("--plan", "autoregressive", "--guidance", 2, "--steps", 3, "--solver"),
+        *("heun", "--batch-clips", 2, "--out", tmp_path / "set"),
+    )
+
+    sampling = SynthStore(tmp_path / "set").header.origin.sampling
+    assert sampling["plan"] == "autoregressive"
+    assert (sampling["steps"], sampling["solver"]) == (3, "heun")
+    assert sampling["guidance"] == 2.0
+
+
+@pytest.mark.parametrize("wrong", [("--steps", 0), ("--plan", "magic")])
+def test_settings_that_are_none_are_refused_and_nothing_written(
+    tmp_path, haar_model, wrong
+):
+    plan(target={"Emphysema": 1}, slices=8).save(tmp_path / "plan.json")
+    words = ("run", tmp_path / "plan.json", "--model", haar_model, "--workers", 0)
+
+    with pytest.raises(SettingsError):
+        invoke(*words, *wrong, "--out", tmp_path / "set")
+
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize(

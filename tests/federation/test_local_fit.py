@@ -74,6 +74,21 @@ def test_the_loss_of_some_weights_does_not_depend_on_the_round(store):
     assert len(losses) == 1
 
 
+def test_a_site_trains_and_evaluates_by_the_method_that_it_is_told(store):
+    papers = replace(order(), training=TrainSettings.ctflow(batch_clips=2))
+    places = [name for name in START if name.startswith("frame_embedder.")]
+
+    ours, theirs = (
+        local_round(store, each, pack(START), "a").arrays for each in (order(), papers)
+    )
+    assert any(not np.array_equal(ours[name], START[name]) for name in places)
+    assert all(np.array_equal(theirs[name], START[name]) for name in places)
+    assert theirs.keys() == START.keys()
+
+    losses = {local_loss(store, each, pack(START)) for each in (order(), papers)}
+    assert len(losses) == 2
+
+
 def test_weights_of_another_network_are_refused(store):
     other = arrays_of(fresh_network(PRESETS["tiny"], seed=0))
 

@@ -15,7 +15,8 @@ from ctflow_fed.federation import (
     pack,
     unpack,
 )
-from ctflow_fed.model import PRESETS, fresh_network
+from ctflow_fed.model import PRESETS, FMvTConfig, fresh_network
+from ctflow_fed.model.fmvt import is_extension
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -42,6 +43,18 @@ def test_a_network_takes_back_its_own_weights():
 
     for name, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_extensions_of_a_network_travel_too(released):
+    config = FMvTConfig(layers=1, features=16, heads=2, released=released)
+    arrays = arrays_of(fresh_network(config, seed=0))
+
+    received = unpack(pack(arrays), manifest_of(arrays))
+
+    extensions = [name for name in received if is_extension(name)]
+    assert len(extensions) > 5
+    assert all(received[n].tobytes() == arrays[n].tobytes() for n in extensions)
 
 
 def test_a_network_refuses_the_weights_of_another_size():

@@ -8,6 +8,8 @@ import pytest
 from ctflow_fed.errors import CTFlowError, MismatchError, SettingsError, UpdateError
 from ctflow_fed.federation import FederationSettings, RoundOrder, check_site_name
 from ctflow_fed.model import PRESETS
+from ctflow_fed.training import TrainSettings
+from ctflow_fed.training.settings import METHODS
 
 SETTINGS = FederationSettings(out="job", sites=("b", "a"), rounds=3)
 ORDER = RoundOrder(
@@ -55,6 +57,8 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
         ("steps", 0),
         ("seed", -1),
         ("preset", "huge"),
+        ("method", "magic"),
+        ("method", ""),
         ("learning-rate", 2.0),
         ("learning-rate", float("nan")),
         ("proximal", -1.0),
@@ -65,6 +69,27 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
 def test_a_value_out_of_range_is_refused(key, value):
     with pytest.raises(SettingsError):
         FederationSettings.from_run_config({**SETTINGS.to_run_config(), key: value})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sites_are_told_the_method_of_training_with_its_own_settings(method):
+    settings = replace(SETTINGS, method=method, batch_clips=3)
+
+    training = RoundOrder.from_record(
+        replace(ORDER, training=settings.training()).to_record()
+    ).training
+
+    expected = TrainSettings.ctflow() if method == "ctflow" else TrainSettings()
+    assert training.method == method
+    assert training.batch_clips == 3
+    assert training.context_noise == expected.context_noise
+    assert training.time_shift == expected.time_shift
+
+
+def test_a_job_of_another_method_is_another_job():
+    other = replace(SETTINGS, method="ctflow")
+
+    assert other.identity() != SETTINGS.identity()
 
 
 def test_the_order_of_the_sites_and_the_place_of_the_job_are_not_its_identity():
@@ -100,6 +125,8 @@ def test_an_order_of_another_version_is_refused():
         {"training": "[" * 100_000},
         {"training": json.dumps({"unknown": 1})},
         {"training": json.dumps({"batch_clips": 10**9})},
+        {"training": json.dumps({"method": "magic"})},
+        {"training": json.dumps({"method": ["known"]})},
         {"network": json.dumps({"layers": 1})},
         {"network": json.dumps({"layers": 10**9, "features": 16, "heads": 4})},
         {"network": json.dumps([])},

@@ -10,9 +10,11 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MessageType
 
 from client.app import app as client
+from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import IncompleteError, MismatchError
 from ctflow_fed.federation import RAW
-from ctflow_fed.model import load_package
+from ctflow_fed.model import PRESETS, fresh_network, load_package, save_package
+from ctflow_fed.training import describe
 from server.rounds import play_job
 
 
@@ -254,6 +256,24 @@ def test_a_job_can_begin_with_a_model(direct_grid, stores, settings, tmp_path):
 
     assert load_package(Path(tuned.out) / "model").provenance.parent == first.digest
     assert records_of(tuned)[0]["loss_before"] == records_of(settings)[-1]["loss_after"]
+
+
+@pytest.mark.parametrize("method", ["known", "ctflow"])
+def test_the_model_names_the_method_that_the_job_trained_by(
+    direct_grid, stores, settings, tmp_path, method
+):
+    network = fresh_network(replace(PRESETS["nano"], released=True), seed=0)
+    known = describe(LatentStore.open(stores["a"]), steps=0, seed=0, method="ctflow")
+    save_package(tmp_path / "released", network, known)
+    init = str(tmp_path / "released")
+
+    settings = replace(settings, rounds=1, init=init, method=method)
+    play_job(direct_grid(stores), settings)
+
+    package = load_package(Path(settings.out) / "model")
+    assert package.provenance.method == method
+    assert package.network.config.released
+    assert json.loads((Path(settings.out) / "run.json").read_text())["method"] == method
 
 
 def test_a_restarted_node_takes_its_site_up_again(direct_grid, stores, settings):
