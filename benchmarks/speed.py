@@ -1,64 +1,163 @@
-"""How long one step of training and one drawn volume take, and how much memory.
+"""How fast the network is, what part of the device it uses, and how much memory.
 
-    python benchmarks/speed.py
+    python benchmarks/speed.py --seconds 1800
 
-Every preset that fits a CPU in reasonable time, at 64 x 64 pixels (latents of 16 x 16)
-with the embedded codec, on all cores. Seconds are the median of several runs.
+Every row is measured in a process of its own. A row that would not end within the
+seconds that are left is left out, and said so. What a CPU measures is float32, or
+bfloat16 where it has it; a GPU compiles the network. Nothing here is trained: speed
+does not depend on the weights.
 """
 
-import resource
-import statistics
-import tempfile
+import argparse
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from base_model import IMAGE_SIZE, public_store
+from speed_rows import EVALUATIONS, ROWS, forward_flops
 
-from ctflow_fed.ct.codec import HaarCodec
-from ctflow_fed.ct.report import HashingReportEncoder
-from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.model import ModelPackage, start_network
-from ctflow_fed.sampling import VolumeRequest, VolumeSampler
-from ctflow_fed.training import TrainSettings, describe, fit
+from ctflow_fed.files import write_json
+from ctflow_fed.model import PRESETS, default_device, has_native_bfloat16
 
-PRESETS = ("nano", "tiny")
-REPEATS = 3
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+SIZES = (256, 512)
+START_SECONDS = 10.0
+"""What a process takes before it computes."""
+
+SHARE = 0.5
+"""Of the rate of matrix products, what a network is assumed to reach beforehand."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one process measures: a kind of work, a preset, pixels along a side."""
+
+    kind: str
+    preset: str
+    pixels: int
+
+    @property
+    def flops(self) -> float:
+        """The operations of one forward of one clip of 16 slices."""
+        return forward_flops(self.preset, self.pixels, released=self.kind == "plain")
+
+    def expected_seconds(self, rate: float) -> float:
+        """Return about how long the row will take at a rate of matrix products."""
+        return START_SECONDS + EVALUATIONS[self.kind] * self.flops / (SHARE * rate)
 
 
 def main() -> None:
-    """Print one line a preset."""
-    print(f"{torch.get_num_threads()} threads, {IMAGE_SIZE} x {IMAGE_SIZE} pixels")
-    print("preset | s / step of 8 clips | s / volume of 32 slices, 12 Heun steps")
-    with tempfile.TemporaryDirectory() as folder:
-        store = public_store(Path(folder), {32: 4}, seed=0)
-        for preset in PRESETS:
-            step, volume = measure(preset, store)
-            print(f"{preset:6} | {step:.2f} | {volume:.2f}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak:.0f} MB")
+    """Measure row by row, print each, and write them all as JSON."""
+    asked = _arguments()
+    if asked.row:
+        kind, preset, pixels = asked.row
+        print(json.dumps(ROWS[kind](preset, int(pixels))))
+        return
+    ends = time.monotonic() + asked.seconds
+    device = default_device()
+    rates = _measured(Row("rates", "tiny", 256))
+    print(f"{_name(device)}: {_rates_in_words(rates)}")
+    found = []
+    for row in _rows(asked, device):
+        found.append(asdict(row) | _taken(row, rates, ends - time.monotonic()))
+        print(_line(found[-1]), flush=True)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    result = {
+        "device": _name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "matmul_flops": rates,
+        "rows": found,
+    }
+    write_json(asked.out, result)
 
 
-def measure(preset: str, store: LatentStore) -> tuple[float, float]:
-    """Return the seconds of a step of training and of a drawn volume."""
-    network, _ = start_network(preset, init=None, seed=0)
-    steps = seconds(lambda: fit(network, store, TrainSettings(), steps=2, seed=0))
-    package = ModelPackage(network, describe(store, steps=2, seed=0), "")
-    sampler = VolumeSampler(package, HaarCodec(), HashingReportEncoder())
-    request = VolumeRequest(report="Pleural effusion.", slices=32, seed=0)
-    return steps / 2, seconds(lambda: sampler.sample([request]))
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--presets", nargs="+", default=["tiny", "S", "B", "L"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="pixels")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="the budget")
+    parser.add_argument("--train", action="store_true", help="train on a CPU too")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if unknown := set(asked.presets) - set(PRESETS):
+        parser.error(f"expected presets of {', '.join(PRESETS)}, got {unknown}")
+    if min(asked.sizes) < 16 or any(size % 16 for size in asked.sizes):
+        parser.error("expected sizes in multiples of 16 pixels")
+    return asked
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the median time of some runs after a first one."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def _rows(asked: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """Yield what is to be measured, the quick before the slow."""
+    yield Row("plain", "S", 256)
+    sizes = [(preset, size) for preset in asked.presets for size in asked.sizes]
+    rows = [Row(kind, *each) for kind in ("forward", "volume") for each in sizes]
+    if asked.train or device.type == "cuda":
+        rows.append(Row("train", "S", 256))
+    yield from sorted(rows, key=lambda row: row.expected_seconds(1e12))
+
+
+def _taken(row: Row, rates: Mapping[str, float], left: float) -> dict[str, Any]:
+    """Return what a row measured, or why it was left out."""
+    rate = rates["bfloat16" if has_native_bfloat16(default_device()) else "float32"]
+    expected = row.expected_seconds(rate)
+    if expected > left:
+        return {"left_out": f"takes about {expected:.0f} s, {max(left, 0):.0f} s left"}
+    try:
+        measured = _measured(row, timeout=left)
+    except subprocess.TimeoutExpired:
+        return {"left_out": f"did not end within the {left:.0f} s that were left"}
+    if "flops" in measured:
+        reached = measured["flops"] / measured["seconds"]
+        measured["fraction"] = reached / rates[measured["precision"]]
+    return measured
+
+
+def _measured(row: Row, timeout: float | None = None) -> dict[str, Any]:
+    """Measure one row in a fresh process, so that its peak of memory is its own."""
+    command = [sys.executable, __file__, "--row", row.kind, row.preset]
+    done = subprocess.run(
+        [*command, str(row.pixels)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=timeout,
+    )
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    head = f"{row['kind']:8} {row['preset']:5} {row['pixels']:4} px | "
+    if "left_out" in row:
+        return f"{head}left out: {row['left_out']}"
+    if row["kind"] == "plain":
+        ratios = [f"{name} {ratio:.2f}x" for name, ratio in row["ratios"].items()]
+        return f"{head}time of ours / plain float32: {', '.join(ratios)}"
+    line = f"{head}{row['seconds'] * 1e3:10.1f} ms | peak {row['peak_mb']:6.0f} MB"
+    if "decode_seconds" in row:
+        line += f" | of which decode {row['decode_seconds']:.1f} s ({row['codec']})"
+    if "flops" in row:
+        line += f" | {row['flops'] / 1e12:.3f} TFLOP | {row['fraction']:.0%} of "
+        line += f"the {row['precision']} rate"
+    return line
+
+
+def _rates_in_words(rates: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"CPU with {instructions}, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ctflow_fed.errors import SettingsError
-from ctflow_fed.flow import SOLVERS, shifted, time_grid
+from ctflow_fed.flow import SOLVERS
 
 __all__ = ["PLANS", "SampleSettings"]
 
@@ -55,16 +55,6 @@ class SampleSettings:
         _among("precision", self.precision, ("auto", "float32", "bfloat16"))
         if self.plan is not None:
             _among("plan", self.plan, PLANS)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network is evaluated for a clip, guided times counted twice."""
-        times = shifted(time_grid(self.steps), self.time_shift)[:-1].tolist()
-        if self.solver == "heun":  # also at the end of each step but the last
-            times += times[1:]
-        low, high = self.guided
-        again = sum(low <= t <= high for t in times) if self.guidance != 1 else 0
-        return len(times) + again
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

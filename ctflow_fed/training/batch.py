@@ -28,6 +28,9 @@ __all__ = [
 KNOWN_SHARE = 0.3
 """Of our clips, the share in which some slices are known."""
 
+WHOLE_SHARE = 0.7
+"""Of our clips, the share that reach over as much of their volume as they can."""
+
 
 class Place(NamedTuple):
     """A study and the indices of the slices of a clip in it, evenly spaced.
@@ -90,16 +93,17 @@ def draw_known(
 ) -> ClipBatch:
     """Draw clips of one length, each a row of evenly spaced slices of a study.
 
-    Short clips are drawn more often than long ones, in proportion; half of the clips
-    reach over as much of their volume as they can. In some, slices are known: every
-    second or fourth of them, or those at one end. Reports lose sentences, some all.
+    Short clips are drawn more often than long ones, and most clips reach over as much
+    of their volume as they can: a step sees more patients so, and a report speaks of a
+    whole patient. In some, slices are known: every second or fourth of them, or those
+    at one end. Reports lose sentences, some all.
     """
     frames = _frames(store, settings.max_frames, generator)
     long = [record for record in store.records if record.slices >= frames - 1]
     count = max(1, settings.batch_clips * CLIP_SLICES // frames)
     records = _studies(long or store.records, count, generator)
     places = [_row(each, frames, generator) for each in records]
-    known = torch.stack([_pattern(frames, generator) for _ in places])
+    known = torch.stack([_pattern(place, generator) for place in places])
     level = torch.rand(2, count, generator=generator)
     noise = torch.where(level[0] < 0.5, level[1] * settings.context_noise, 0.0)
     batch = known_clips(store, places, known, noise, generator)
@@ -188,21 +192,22 @@ def _frames(store: LatentStore, most: int, generator: Generator) -> int:
     """Draw the length of this step's clips, of those that some volume fills."""
     longest = max(CLIP_SLICES, max(record.slices for record in store.records) + 1)
     lengths = torch.arange(CLIP_SLICES, min(most, longest) + 1, CLIP_SLICES)
-    return int(lengths[torch.multinomial(1 / lengths, 1, generator=generator)])
+    return int(lengths[torch.multinomial(lengths**-1.5, 1, generator=generator)])
 
 
 def _row(record: StudyRecord, frames: int, generator: Generator) -> Place:
     """Draw evenly spaced slices: a stride, then the place of the lowest."""
     slices, whole = record.slices, -(-record.slices // frames)
     reach, draw, place, thin = torch.rand(4, generator=generator).tolist()
-    stride = whole if reach < 0.5 else 1 + int(draw * whole)
+    stride = whole if reach < WHOLE_SHARE else 1 + int(draw * whole)
     first = int(place * (max(0, slices - frames * stride) + 1))
     clip = tuple(range(first, first + frames * stride, stride))
     return Place(record, clip, stride if thin < 0.5 else 1)
 
 
-def _pattern(frames: int, generator: Generator) -> Tensor:
-    """Draw which frames of a clip are known."""
+def _pattern(place: Place, generator: Generator) -> Tensor:
+    """Draw which frames of a clip are known; those beyond the volume never are."""
+    frames = len(place.clip)
     kind, size = torch.rand(2, generator=generator).tolist()
     known = torch.zeros(frames, dtype=torch.bool)
     if kind < KNOWN_SHARE / 2:
@@ -210,7 +215,7 @@ def _pattern(frames: int, generator: Generator) -> Tensor:
     elif kind < KNOWN_SHARE:
         count = 1 + int(abs(2 * size - 1) * frames / 2)
         known[slice(count) if size < 0.5 else slice(-count, None)] = True
-    return known
+    return known & (torch.tensor(place.clip) < place.record.slices)
 
 
 def _blurred(context: Clip, noise_level: Tensor, generator: Generator) -> Clip:

@@ -69,4 +69,4 @@ def test_another_suffix_is_refused_before_anything_is_drawn(tmp_path: Path):
     result = _sample(tmp_path / "v.png")
 
     assert result.returncode == 1
-    assert "must end in .nii or .nii.gz" in result.stderr
+    assert "in .nii or .nii.gz" in result.stderr

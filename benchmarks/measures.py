@@ -1,0 +1,129 @@
+"""What is measured on synthetic volumes; every figure beside that of real ones."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import binary_auroc
+
+from ctflow_fed.ct.labels import FINDINGS
+from ctflow_fed.shapes import HU
+
+READABLE = 0.8
+"""The AUROC on real volumes from which a finding counts as read."""
+
+JOINT = 16
+"""Where the clips of the paper meet: every 16th slice."""
+
+
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Frechet distance of Gaussians fitted to two sets of features."""
+    mean = np.square(first.mean(0) - second.mean(0)).sum()
+    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    # The trace of (a b)^(1/2) is the sum of the roots of the eigenvalues of a b.
+    roots = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()
+    return float(mean + np.trace(a) + np.trace(b) - 2 * roots)
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the unbiased MMD^2 with the kernel ``(x y / d + 1)^3`` (KID)."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        product: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+        return product
+
+    def within(x: np.ndarray) -> float:
+        table = kernel(x, x)
+        return float((table.sum() - np.trace(table)) / (len(x) * (len(x) - 1)))
+
+    return within(first) + within(second) - 2 * float(kernel(first, second).mean())
+
+
+def aurocs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the AUROC of each finding that some volumes have and some have not."""
+    return {
+        name: float(
+            binary_auroc(
+                torch.from_numpy(logits[:, place]),
+                torch.from_numpy(labels[:, place].astype(int)),
+            )
+        )
+        for place, name in enumerate(FINDINGS)
+        if 0 < labels[:, place].sum() < len(labels)
+    }
+
+
+def alignment(
+    drawn: Mapping[str, float], real: Mapping[str, float]
+) -> tuple[float, list[str]]:
+    """Return the mean of (AUC - .5) / (AUC_real - .5) and the findings it is over."""
+    names = [name for name, value in real.items() if value >= READABLE]
+    shares = [(drawn[name] - 0.5) / (real[name] - 0.5) for name in names]
+    return float(np.mean(shares)), names
+
+
+def seam_ratio(volumes: Sequence[HU], real: Sequence[HU]) -> float:
+    """Return the mean jump across every 16th slice over that elsewhere, against real.
+
+    Anatomy too jumps more at some heights than at others: the ratio is divided by that
+    of real volumes, so that 1 is no seam.
+    """
+    return _jump_ratio(volumes) / _jump_ratio(real)
+
+
+def _jump_ratio(volumes: Sequence[HU]) -> float:
+    across, elsewhere = [], []
+    for volume in volumes:
+        jumps = np.abs(np.diff(volume.astype(np.float32), axis=0)).mean((1, 2))
+        joints = np.arange(JOINT - 1, len(jumps), JOINT)
+        across.extend(jumps[joints])
+        elsewhere.extend(np.delete(jumps, joints))
+    return float(np.mean(across) / np.mean(elsewhere)) if across else float("nan")
+
+
+def height_profile(volumes: Sequence[HU], points: int = 20) -> np.ndarray:
+    """Return the mean HU of each volume at heights from its lowest to highest slice."""
+    at = np.linspace(0, 1, points)
+    rows = []
+    for volume in volumes:
+        means = volume.mean((1, 2), dtype=np.float64)
+        rows.append(np.interp(at, np.linspace(0, 1, len(means)), means))
+    return np.stack(rows)
+
+
+def drift(drawn: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Compare profiles over height with the real 5-95 % band.
+
+    ``inside`` is the share of heights where the mean of the drawn volumes lies in the
+    band; ``contrast`` the mean of the last 15 % of a volume less that of the first,
+    ``contrast_low`` and ``contrast_high`` the real band of it.
+    """
+    low, high = np.quantile(real, [0.05, 0.95], axis=0)
+    mean = drawn.mean(0)
+    contrasts = [_contrast(each) for each in (drawn, real)]
+    bounds = np.quantile(contrasts[1], [0.05, 0.95])
+    return {
+        "inside": float(((mean >= low) & (mean <= high)).mean()),
+        "largest_difference": float(np.abs(mean - real.mean(0)).max()),
+        "contrast": float(contrasts[0].mean()),
+        "contrast_low": float(bounds[0]),
+        "contrast_high": float(bounds[1]),
+    }
+
+
+def movement(
+    with_it: np.ndarray, without: np.ndarray, place: int, spread: np.ndarray
+) -> float:
+    """Return how far a finding's logit moves, in deviations of the others' movement.
+
+    Logits are ``[pairs, 18]``, each divided by its ``spread`` on real volumes.
+    """
+    moved = (with_it - without) / spread
+    others = np.delete(moved, place, axis=1)
+    return float(moved[:, place].mean() / others.std())
+
+
+def _contrast(profiles: np.ndarray) -> np.ndarray:
+    part = max(1, round(0.15 * profiles.shape[1]))
+    difference: np.ndarray = profiles[:, -part:].mean(1) - profiles[:, :part].mean(1)
+    return difference

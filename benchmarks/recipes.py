@@ -1,0 +1,48 @@
+"""How the benchmarks train: ours, which is the recipe of the base model, and CTFlow."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from phantoms import one_token_store, public_store
+
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.model import PRESETS, fresh_network
+from ctflow_fed.training import TrainSettings, train
+
+STUDIES = {32: 160, 48: 320, 64: 160}
+"""How many public phantoms of how many slices; each covers the whole chest."""
+
+PATIENTS = 2026
+"""The seed of the patients that are trained on."""
+
+RATE = {"learning_rate": 1.5e-3, "warmup_steps": 100}
+
+
+def training_store(out: Path) -> LatentStore:
+    """Return the store that is trained on; phantoms that are in it stay."""
+    return public_store(out / "site", STUDIES, PATIENTS)
+
+
+def train_ours(out: Path, *, preset: str, steps: int, seed: int) -> Path:
+    """Train what `ctflow train` trains, and return the folder of the model package."""
+    return train(
+        fresh_network(PRESETS[preset], seed),
+        training_store(out),
+        out / f"ours-{seed}",
+        TrainSettings(**RATE),
+        steps=steps,
+        seed=seed,
+    )
+
+
+def train_ctflow(out: Path, *, preset: str, steps: int, seed: int) -> Path:
+    """Train a faithful CTFlow: its layout, its one report token, its clips."""
+    source = training_store(out)
+    return train(
+        fresh_network(replace(PRESETS[preset], released=True), seed),
+        one_token_store(out / "site-one", source, STUDIES, PATIENTS),
+        out / f"ctflow-{seed}",
+        TrainSettings.ctflow(**RATE),
+        steps=steps,
+        seed=seed,
+    )
