@@ -49,8 +49,7 @@ bench: $(READY)
 
 base-model: $(READY)
 	$(BIN)/python benchmarks/base_model.py --out runs/base
-	rm -rf ctflow_fed/model/base
-	cp -r runs/base/run/model ctflow_fed/model/base
+	cp runs/base/ours-0/model/* ctflow_fed/model/base/
 
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

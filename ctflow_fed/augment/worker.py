@@ -75,8 +75,8 @@ def load_sampler(
     known = package.provenance
     origin = Origin(
         model=package.digest,
-        codec_id=known.codec_id,
-        encoder_id=known.encoder_id,
+        codec_id=sampler.codec.codec_id,
+        encoder_id=sampler.encoder.encoder_id,
         rounds=known.rounds,
         sites=known.sites,
         sampling=_decisive(sampler),

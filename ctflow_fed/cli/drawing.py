@@ -104,6 +104,12 @@ def open_sampler(
     package = load_package(model)
     if adapter is not None:
         package = load_adapter(package, adapter)
+    if not package.provenance.codec_id:
+        click.echo(
+            f"note: the model names neither its codec nor its report encoder; drawn "
+            f"with --codec {codec} and --encoder {encoder}",
+            err=True,
+        )
     return VolumeSampler(
         package,
         codec_named(codec),

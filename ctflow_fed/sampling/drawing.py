@@ -60,9 +60,11 @@ def draw_volumes(
     The noise of a clip depends on the seed of its volume and on its place, not on its
     neighbours in the batch.
     """
+    # A guided clip is evaluated with its report and without.
+    at_once = settings.batch_clips // (1 if settings.guidance == 1 else 2)
     canvas = _Canvas(drawing, plan, next(network.parameters()).device, given)
     for number, level in enumerate(plan.levels):
-        for jobs in _batches(level, len(drawing.seeds), settings.batch_clips):
+        for jobs in _batches(level, len(drawing.seeds), at_once):
             conditions = canvas.conditions(level, jobs)
             noise = canvas.noise(number, level, jobs)
             canvas.put(level, jobs, draw_clips(network, noise, conditions, settings))

@@ -76,7 +76,7 @@ class VolumeSampler:
         self.codec = codec
         self.encoder = encoder
         self.settings = settings or SampleSettings()
-        self.plan = self.settings.plan or _plan_of(package.provenance.method)
+        self.plan = _plan_of(package.provenance.method, self.settings.plan)
 
     def sample(self, requests: Sequence[VolumeRequest]) -> list[CTVolume]:
         """Draw one volume a request; requests of equal length are drawn together.
@@ -125,8 +125,7 @@ class VolumeSampler:
         texts = [each.report for each in requests]
         seeds = [each.seed for each in requests]
         if self.plan == "ctflow":
-            told = [f"{text} Length: {slices}." for text in texts]
-            drawing = Drawing(self._tokens(told), spans, seeds, self._edges())
+            drawing = Drawing(self._told(texts, slices), spans, seeds, self._edges())
             latents = draw_like_ctflow(self.network, drawing, self.settings)
         else:
             drawing = Drawing(self._tokens(texts), spans, seeds, self._edges())
@@ -176,6 +175,16 @@ class VolumeSampler:
         note = f"{drawn_slices} of {plan.slices} slices are synthetic"
         return CTVolume(hu, affine, (*real.notes, note))
 
+    def _told(self, texts: Sequence[str], slices: int) -> ReportTokens:
+        """Encode reports for the paper's plan.
+
+        The released network was told the number of slices in words; a network that was
+        trained here was told what its reports say.
+        """
+        if self.provenance.steps == 0:
+            texts = [f"{text} Length: {slices}" for text in texts]
+        return self._tokens(texts)
+
     def _tokens(self, texts: Sequence[str]) -> ReportTokens:
         """Encode reports; an empty one is no report at all."""
         tokens = self.encoder.encode(texts)
@@ -205,8 +214,15 @@ class VolumeSampler:
         return affine
 
 
-def _plan_of(method: str) -> str:
-    return "ctflow" if method == "ctflow" else "anchored"
+def _plan_of(method: str, chosen: str | None) -> str:
+    """Return the plan for a model of a method; one of the other method is refused."""
+    plan = chosen or ("ctflow" if method == "ctflow" else "anchored")
+    if (plan == "ctflow") != (method == "ctflow"):
+        raise MismatchError(
+            f"expected a plan for a model of the method {method}, got {plan}; leave "
+            "the plan out, or train the model further with the other method"
+        )
+    return plan
 
 
 def _check_same(part: str, expected: str, got: str) -> None:

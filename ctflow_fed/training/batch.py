@@ -95,8 +95,8 @@ def draw_known(
 
     Short clips are drawn more often than long ones, and most clips reach over as much
     of their volume as they can: a step sees more patients so, and a report speaks of a
-    whole patient. In some, slices are known: every second or fourth of them, or those
-    at one end. Reports lose sentences, some all.
+    whole patient. In some, slices are known: every second to fourth of them, or those
+    at one end, mostly few. Reports lose sentences, some all.
     """
     frames = _frames(store, settings.max_frames, generator)
     long = [record for record in store.records if record.slices >= frames - 1]
@@ -191,7 +191,8 @@ def _studies(
 def _frames(store: LatentStore, most: int, generator: Generator) -> int:
     """Draw the length of this step's clips, of those that some volume fills."""
     longest = max(CLIP_SLICES, max(record.slices for record in store.records) + 1)
-    lengths = torch.arange(CLIP_SLICES, min(most, longest) + 1, CLIP_SLICES)
+    whole = min(most, longest) // 2 * 2
+    lengths = torch.tensor([*range(CLIP_SLICES, whole, CLIP_SLICES), whole])
     return int(lengths[torch.multinomial(lengths**-1.5, 1, generator=generator)])
 
 
@@ -211,9 +212,9 @@ def _pattern(place: Place, generator: Generator) -> Tensor:
     kind, size = torch.rand(2, generator=generator).tolist()
     known = torch.zeros(frames, dtype=torch.bool)
     if kind < KNOWN_SHARE / 2:
-        known[:: 2 if size < 0.5 else 4] = True
+        known[:: 2 + int(3 * size)] = True
     elif kind < KNOWN_SHARE:
-        count = 1 + int(abs(2 * size - 1) * frames / 2)
+        count = 1 + int((2 * size - 1) ** 2 * (frames - 1))
         known[slice(count) if size < 0.5 else slice(-count, None)] = True
     return known & (torch.tensor(place.clip) < place.record.slices)
 

@@ -40,9 +40,15 @@ def sampler_of(package: ModelPackage) -> Samplers:
     def make(**changes: object) -> VolumeSampler:
         known = {"steps": 2, "clip_slices": 16, "precision": "float32"}
         settings = SampleSettings(**(known | changes))
-        return VolumeSampler(package, HaarCodec(), HashingReportEncoder(), settings)
+        method = "ctflow" if settings.plan == "ctflow" else "known"
+        model = _of_method(package, method)
+        return VolumeSampler(model, HaarCodec(), HashingReportEncoder(), settings)
 
     return make
+
+
+def _of_method(package: ModelPackage, method: str) -> ModelPackage:
+    return package._replace(provenance=replace(package.provenance, method=method))
 
 
 def _request(**changes: object) -> VolumeRequest:
@@ -124,13 +130,27 @@ def test_plans_are_not_the_same_in_a_volume_of_several_clips(sampler_of: Sampler
 def test_the_plan_is_anchored_unless_the_model_is_of_the_papers_method(
     sampler_of: Samplers, package: ModelPackage
 ):
-    known = replace(package.provenance, method="ctflow")
     released = VolumeSampler(
-        package._replace(provenance=known), HaarCodec(), HashingReportEncoder()
+        _of_method(package, "ctflow"), HaarCodec(), HashingReportEncoder()
     )
 
     assert sampler_of().plan == "anchored"
     assert released.plan == "ctflow"
+
+
+@pytest.mark.parametrize(
+    ("method", "plan"), [("ctflow", "anchored"), ("known", "ctflow")]
+)
+def test_a_plan_of_the_other_method_is_refused(
+    package: ModelPackage, method: str, plan: str
+):
+    with pytest.raises(MismatchError, match="plan"):
+        VolumeSampler(
+            _of_method(package, method),
+            HaarCodec(),
+            HashingReportEncoder(),
+            SampleSettings(plan=plan),
+        )
 
 
 def test_a_white_clip_ends_a_volume_of_the_paper(package: ModelPackage):
@@ -139,9 +159,8 @@ def test_a_white_clip_ends_a_volume_of_the_paper(package: ModelPackage):
     white = codec.encode(torch.full((1, 4, 4), 1000.0)).flatten()
     network.final_layer.linear.bias.data = white.repeat(2 * 2 * 2)
     settings = SampleSettings(steps=1, plan="ctflow", precision="float32")
-    sampler = VolumeSampler(
-        package._replace(network=network), codec, HashingReportEncoder(), settings
-    )
+    model = _of_method(package._replace(network=network), "ctflow")
+    sampler = VolumeSampler(model, codec, HashingReportEncoder(), settings)
 
     hu = _hu(sampler, slices=40)
     assert len(hu) == 1
