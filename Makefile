@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UNIT := $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu and not ray and not flower"
 
-.PHONY: help demo test unit lint wheel bench base-model clean
+.PHONY: help demo test unit lint wheel bench bench-generation base-model clean
 
 help:
 	@echo "make demo        three phantom hospitals, from scans to a report on one page"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint        style, types, floors"
 	@echo "make wheel       build the wheel and look into it"
 	@echo "make bench       the figures that the README quotes"
+	@echo "make bench-generation  CTFlow against ours on phantoms (hours on a CPU; resumes)"
 	@echo "make base-model  train the shipped base model anew (about an hour on a CPU)"
 
 $(READY): requirements.lock pyproject.toml
@@ -46,6 +47,9 @@ wheel: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
+
+bench-generation: $(READY)
+	$(BIN)/python benchmarks/generation.py
 
 base-model: $(READY)
 	$(BIN)/python benchmarks/base_model.py --out runs/base

@@ -1,8 +1,12 @@
 """Train the base model that is shipped: preset tiny, on public phantoms.
 
 No patient is in it, so it may go to every hospital of a federation before it begins.
-It is what `benchmarks/generation.py` trains as ours, with more steps. The same command
-resumes; `make base-model` runs it and puts the package into the wheel.
+It is what `benchmarks/generation.py` trains as ours. The same command resumes; `make
+base-model` runs it and puts the package into the wheel.
+
+The weights that are shipped took as many steps, but the first 713 of them before report
+tokens were normalised, when they learnt nothing of reports; the recipe has that from the
+start and gives other digits.
 
     python benchmarks/base_model.py --out runs/base
 """
@@ -23,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/base"))
     parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1582)
     options = parser.parse_args()
 
     began = time.monotonic()
