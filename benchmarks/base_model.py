@@ -4,9 +4,9 @@ No patient is in it, so it may go to every hospital of a federation before it be
 It is what `benchmarks/generation.py` trains as ours. The same command resumes; `make
 base-model` runs it and puts the package into the wheel.
 
-The weights that are shipped took as many steps, but the first 713 of them before report
-tokens were normalised, when they learnt nothing of reports; the recipe has that from the
-start and gives other digits.
+The weights that are shipped took as many steps, but the first 713 of them before
+report tokens were normalised, when they learnt nothing of reports; the recipe has that
+from the start and gives other digits.
 
     python benchmarks/base_model.py --out runs/base
 """

@@ -21,6 +21,6 @@ def has_native_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.10
-    known = capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older torch has none
+    known: dict[str, object] = capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
