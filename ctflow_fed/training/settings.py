@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 from ctflow_fed.errors import SettingsError
+from ctflow_fed.model.package import METHODS
 
 __all__ = ["METHODS", "TrainSettings"]
-
-METHODS = ("known", "ctflow")
-"""Ours, and the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
