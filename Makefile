@@ -53,7 +53,7 @@ bench-generation: $(READY)
 
 base-model: $(READY)
 	$(BIN)/python benchmarks/base_model.py --out runs/base
-	cp runs/base/ours-0/model/* ctflow_fed/model/base/
+	cp runs/base/base/* ctflow_fed/model/base/
 
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,29 +1,44 @@
 """Public phantoms as stores of latents: what the benchmarks train and test on."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from ctflow_fed.ct.codec import HaarCodec, edges_of
-from ctflow_fed.ct.phantom import PUBLIC, PhantomStudy, compose, draw, draw_findings
+from ctflow_fed.ct.labels import FINDINGS
+from ctflow_fed.ct.phantom import (
+    PUBLIC,
+    PhantomStudy,
+    Population,
+    compose,
+    draw,
+    draw_findings,
+)
 from ctflow_fed.ct.report import HashingReportEncoder, ReportEncoder, ReportTokens
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.files import digest_of
+from ctflow_fed.machine import cores
 from ctflow_fed.seeds import derive_seed
 
 IMAGE_SIZE = 64
 CODEC = HaarCodec()
 
+TAUGHT = replace(PUBLIC, prevalence=dict.fromkeys(FINDINGS, 0.35))
+"""Whom a model is trained on: what is seen more often is learnt sooner."""
+
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient of the public population and the number of slices of the scan."""
+    """One patient of a population and the number of slices of the scan."""
 
     seed: int
     slices: int
+    population: Population = PUBLIC
 
     @property
     def name(self) -> str:
@@ -33,7 +48,7 @@ class Patient:
     @property
     def findings(self) -> tuple[str, ...]:
         """The findings of the patient."""
-        return draw_findings(self.seed, PUBLIC)
+        return draw_findings(self.seed, self.population)
 
     @property
     def report(self) -> str:
@@ -42,16 +57,17 @@ class Patient:
 
     def scan(self) -> PhantomStudy:
         """Draw the scan; it covers the whole chest."""
-        scanner = PUBLIC.scanner.resized(self.slices, IMAGE_SIZE)
-        population = replace(PUBLIC, scanner=scanner)
-        return draw(self.seed, draw_findings(self.seed, population), scanner=scanner)
+        scanner = self.population.scanner.resized(self.slices, IMAGE_SIZE)
+        return draw(self.seed, self.findings, scanner=scanner)
 
 
-def patients(counts: Mapping[int, int], seed: int) -> Iterator[Patient]:
+def patients(
+    counts: Mapping[int, int], seed: int, population: Population = PUBLIC
+) -> Iterator[Patient]:
     """Yield patients, as many of each number of slices as ``counts`` says."""
     for slices, count in counts.items():
         for number in range(count):
-            yield Patient(derive_seed("base", seed, slices, number), slices)
+            yield Patient(derive_seed("base", seed, slices, number), slices, population)
 
 
 class OneTokenEncoder:
@@ -73,32 +89,38 @@ class OneTokenEncoder:
         return ReportTokens(torch.nn.functional.normalize(summed, dim=-1), mask)
 
 
-def public_store(folder: Path, counts: Mapping[int, int], seed: int) -> LatentStore:
+def public_store(
+    folder: Path,
+    counts: Mapping[int, int],
+    seed: int,
+    population: Population = PUBLIC,
+) -> LatentStore:
     """Take drawn phantoms into a store; those that are in it stay."""
     store = _empty(folder, HashingReportEncoder())
-    wanted = list(patients(counts, seed))
-    for patient in tqdm(wanted, desc=folder.name, disable=None):
-        if patient.name in store:
-            continue
-        study = patient.scan()
-        store.put(
-            patient.name,
-            CODEC.encode(torch.from_numpy(study.volume.hu).float()),
-            HashingReportEncoder().encode([patient.report]).tokens[0],
-            spacing=study.volume.spacing,
-            labels=study.labels,
-        )
+    wanted = list(patients(counts, seed, population))
+    lacking = [patient for patient in wanted if patient.name not in store]
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        scans = pool.map(Patient.scan, lacking, chunksize=4)
+        bar = tqdm(scans, total=len(lacking), desc=folder.name, disable=None)
+        for patient, study in zip(lacking, bar, strict=True):
+            store.put(
+                patient.name,
+                CODEC.encode(torch.from_numpy(study.volume.hu).float()),
+                HashingReportEncoder().encode([patient.report]).tokens[0],
+                spacing=study.volume.spacing,
+                labels=study.labels,
+            )
     return store
 
 
 def one_token_store(
-    folder: Path, source: LatentStore, counts: Mapping[int, int], seed: int
+    folder: Path, source: LatentStore, wanted: Sequence[Patient]
 ) -> LatentStore:
     """Copy a store of phantoms with CTFlow's reports: one token, the length in it."""
     encoder = OneTokenEncoder()
     store = _empty(folder, encoder)
     records = {record.study_id: record for record in source.records}
-    for patient in patients(counts, seed):
+    for patient in wanted:
         record = records[patient.name]
         if record.study_id in store:
             continue

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from phantoms import one_token_store, public_store
+from phantoms import TAUGHT, one_token_store, patients, public_store
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.model import PRESETS, fresh_network
 from ctflow_fed.training import TrainSettings, train
 
-STUDIES = {32: 160, 48: 320, 64: 160}
+STUDIES = {32: 200, 48: 800, 64: 200}
 """How many public phantoms of how many slices; each covers the whole chest."""
 
 PATIENTS = 2026
@@ -20,7 +20,7 @@ RATE = {"learning_rate": 1.5e-3, "warmup_steps": 100}
 
 def training_store(out: Path) -> LatentStore:
     """Return the store that is trained on; phantoms that are in it stay."""
-    return public_store(out / "site", STUDIES, PATIENTS)
+    return public_store(out / "site", STUDIES, PATIENTS, TAUGHT)
 
 
 def train_ours(out: Path, *, preset: str, steps: int, seed: int) -> Path:
@@ -40,7 +40,9 @@ def train_ctflow(out: Path, *, preset: str, steps: int, seed: int) -> Path:
     source = training_store(out)
     return train(
         fresh_network(replace(PRESETS[preset], released=True), seed),
-        one_token_store(out / "site-one", source, STUDIES, PATIENTS),
+        one_token_store(
+            out / "site-one", source, list(patients(STUDIES, PATIENTS, TAUGHT))
+        ),
         out / f"ctflow-{seed}",
         TrainSettings.ctflow(**RATE),
         steps=steps,

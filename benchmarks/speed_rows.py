@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ctflow_fed.clips import CLIP_SLICES, QUANTITIES
 from ctflow_fed.ct.codec import FluxCodec, HaarCodec, SliceCodec
 from ctflow_fed.ct.report import HashingReportEncoder
+from ctflow_fed.machine import autocast
 from ctflow_fed.model import (
     PRESETS,
     Conditions,
@@ -108,7 +109,7 @@ def _forward(preset: str, pixels: int) -> dict[str, Any]:
     clip = clip_of(config, pixels, device)
     if device.type == "cuda":
         network.compile(mode="reduce-overhead")
-    with _autocast(device):
+    with autocast(device):
         times = _times(lambda: network(*clip), device)
     return _result(device, times) | {"flops": forward_flops(preset, pixels)}
 
@@ -124,7 +125,7 @@ def _plain(preset: str, pixels: int) -> dict[str, Any]:
     plain = PlainNetwork(network, (CLIP_SLICES, *noisy.shape[-2:]))
 
     def half() -> None:
-        with _autocast(device):
+        with autocast(device):
             network(noisy, t, told)
 
     works = {
@@ -182,7 +183,7 @@ def _train(preset: str, pixels: int) -> dict[str, Any]:
         network.compile()
 
     def step() -> None:
-        with _autocast(device):
+        with autocast(device):
             velocity = network(*clips)
         optimizer.zero_grad()
         velocity.float().square().mean().backward()
@@ -230,12 +231,6 @@ def _codec_in_words(codec: SliceCodec, device: torch.device) -> str:
     if isinstance(codec, HaarCodec):
         return "Haar"
     return "FLUX" if device.type == "cuda" else "FLUX's layout, 1/16 to 1/32 as wide"
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=has_native_bfloat16(device)
-    )
 
 
 def _times(

@@ -100,7 +100,13 @@ def autoregressive(slices: int, frames: int, overlap: int) -> ClipPlan:
     """
     _check(frames, overlap)
     clip = min(frames, _even(slices))
-    return ClipPlan(slices, _upwards(0, slices, clip, overlap))
+    levels: list[Level] = []
+    drawn = 0
+    while drawn < slices:
+        first = max(0, min(drawn - overlap, slices - clip))
+        levels.append((tuple(range(first, first + clip)),))
+        drawn = first + clip
+    return ClipPlan(slices, tuple(levels))
 
 
 def anchored(slices: int, frames: int) -> ClipPlan:
@@ -142,25 +148,33 @@ def between(known: int, factor: int, frames: int) -> ClipPlan:
     return ClipPlan(slices, tuple(levels), tuple(range(0, slices, factor)))
 
 
-def extend(known: int, below: int, above: int, frames: int, overlap: int) -> ClipPlan:
-    """Draw ``below`` slices under and ``above`` slices over ``known`` given ones."""
-    _check(frames, overlap)
+def extend(known: int, below: int, above: int, frames: int) -> ClipPlan:
+    """Draw ``below`` slices under and ``above`` slices over ``known`` given ones.
+
+    The levels are those of `anchored`, so that what is drawn fits the whole volume and
+    not only the slices next to it; clips that write nothing are left out. Where slices
+    are drawn above alone, the highest given one is among those of level 0.
+    """
     if known < 1 or min(below, above) < 0 or below + above < 1:
         raise SettingsError(
             "a volume of 1 or more slices is extended by 1 or more slices, "
             f"got {known} and {below} below, {above} above"
         )
-    slices, lapped = below + known + above, min(overlap, known)
-    given = tuple(range(below, below + known))
-    clip = min(frames, _even(slices))
-    if clip >= slices:
-        return ClipPlan(slices, ((tuple(range(clip)),),), given)
-    up = _upwards(below + known, slices, clip, lapped)
-    down = tuple(
-        tuple(tuple(slices - 1 - place for place in reversed(c)) for c in level)
-        for level in _upwards(slices - below, slices, clip, lapped)
-    )
-    return ClipPlan(slices, up + down, given)
+    slices, given = below + known + above, tuple(range(below, below + known))
+    clip = anchored(slices, frames).levels[0][0]
+    first = 0 if below else (known - 1) % (clip[1] - clip[0])
+    lacking, levels = set(range(slices)) - set(given), []
+    for level in anchored(slices - first, frames).levels:
+        clips = [tuple(first + place for place in clip) for clip in level]
+        ends = [*(clip[0] for clip in clips[1:]), slices]
+        owned = [
+            lacking & {*clip} & {*range(e)} for clip, e in zip(clips, ends, strict=True)
+        ]
+        levels.append(
+            tuple(clip for clip, own in zip(clips, owned, strict=True) if own)
+        )
+        lacking = lacking.difference(*clips)
+    return ClipPlan(slices, tuple(filter(None, levels)), given)
 
 
 def clip_geometry(clip: Sequence[int], span: Span) -> Geometry:
@@ -208,18 +222,6 @@ def _check(frames: int, overlap: int) -> None:
         raise SettingsError(
             f"clips of {frames} slices overlap in 0 to {frames - 1}, got {overlap}"
         )
-
-
-def _upwards(start: int, slices: int, frames: int, overlap: int) -> tuple[Level, ...]:
-    """Cover the slices from ``start``, those below being known where there are any."""
-    levels: list[Level] = []
-    drawn = start
-    while drawn < slices:
-        first = max(0, drawn - overlap) if drawn else 0
-        first = max(0, min(first, slices - frames))
-        levels.append((tuple(range(first, first + frames)),))
-        drawn = first + frames
-    return tuple(levels)
 
 
 def _filled(slices: int, stride: int, finer: int, frames: int) -> Level:

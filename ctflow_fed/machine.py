@@ -4,7 +4,7 @@ import os
 
 import torch
 
-__all__ = ["cores", "has_native_bfloat16"]
+__all__ = ["autocast", "cores", "has_native_bfloat16"]
 
 
 def cores() -> int:
@@ -24,3 +24,11 @@ def has_native_bfloat16(device: torch.device) -> bool:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older torch has none
     known: dict[str, object] = capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """Compute in bfloat16 where that is the precision or, by itself, where it pays."""
+    wanted = precision == "auto" and has_native_bfloat16(device)
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=wanted or precision == "bfloat16"
+    )

@@ -142,18 +142,25 @@ def test_between_draws_every_slice_between_two_known_ones(known, factor, frames)
 
 
 @THOROUGH
-@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60), FRAMES, st.data())
-def test_extend_covers_what_lies_below_and_above(known, below, above, frames, data):
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60), FRAMES)
+def test_extend_covers_what_lies_below_and_above(known, below, above, frames):
     above = above or (not below)
-    overlap = data.draw(st.integers(0, frames - 1))
-    plan = extend(known, below, above, frames, overlap)
+    plan = extend(known, below, above, frames)
 
     _check_whole(plan, frames)
     assert plan.slices == below + known + above
     assert plan.given == tuple(range(below, below + known))
     for level, there in zip(plan.levels, _known_before(plan), strict=False):
-        (clip,) = level
-        assert len(there & set(clip)) >= min(overlap, known)
+        ends = [*(clip[0] for clip in level[1:]), plan.slices]
+        for clip, end in zip(level, ends, strict=True):
+            assert set(clip) & set(range(end)) - there  # it writes something
+
+
+@pytest.mark.parametrize(("known", "above"), [(240, 60), (153, 16), (40, 56), (7, 290)])
+def test_extend_upwards_sees_the_highest_given_slice_first(known, above):
+    ((clip,), *_) = extend(known, 0, above, 64).levels
+
+    assert known - 1 in clip
 
 
 @pytest.mark.parametrize(
@@ -168,9 +175,9 @@ def test_extend_covers_what_lies_below_and_above(known, below, above, frames, da
         lambda: between(5, 1, 16),
         lambda: between(5, 17, 64),
         lambda: between(5, 8, 8),
-        lambda: extend(0, 1, 1, 16, 4),
-        lambda: extend(5, 0, 0, 16, 4),
-        lambda: extend(5, -1, 3, 16, 4),
+        lambda: extend(0, 1, 1, 16),
+        lambda: extend(5, 0, 0, 16),
+        lambda: extend(5, -1, 3, 16),
         lambda: Span(0, 1.0),
         lambda: Span(5000, 1.0),
         lambda: Span(5, 0.0),

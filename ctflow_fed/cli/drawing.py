@@ -44,6 +44,10 @@ class _Setting(click.Option):
 
 PLAN: dict[str, tuple[type, str]] = {
     "--plan": (str, "anchored, autoregressive or ctflow; MODEL's own by default."),
+    "--overlap": (
+        int,
+        "Slices that an autoregressive clip shares with the one before.",
+    ),
 }
 
 SETTINGS: dict[str, tuple[type, str]] = {
@@ -52,7 +56,6 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "--guidance": (float, "Above 1: closer to the report, and slower."),
     "--batch-clips": (int, "Clips of 16 slices drawn at once; bounds memory."),
     "--clip-slices": (int, "Slices that are drawn together at most."),
-    "--overlap": (int, "Slices that a clip shares with the one before."),
     "--precision": (str, "float32, bfloat16, or auto: bfloat16 where it pays."),
 }
 """The settings of the sampler that a user may choose, wherever volumes are drawn."""

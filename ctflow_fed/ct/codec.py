@@ -16,7 +16,7 @@ from ctflow_fed.errors import (
     VolumeError,
 )
 from ctflow_fed.files import digest_of
-from ctflow_fed.machine import has_native_bfloat16
+from ctflow_fed.machine import autocast
 from ctflow_fed.shapes import Latents, Slices
 from ctflow_fed.weights import weights_digest
 
@@ -185,8 +185,7 @@ class FluxCodec:
         device = latents.device
         network = self._network.to(device)
         modes = latents.float() / self._scale + self._shift
-        half = has_native_bfloat16(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with autocast(device):
             pixels = [
                 network.decode(_channels_last(part)).sample.mean(1)
                 for part in torch.split(modes, FLUX_BATCH)

@@ -21,6 +21,11 @@ class FrameConditions:
     known: Known
     noise_level: Time
 
+    def to(self, device: torch.device) -> "FrameConditions":
+        """Return the conditions on a device."""
+        moved = (getattr(self, each.name).to(device) for each in fields(self))
+        return FrameConditions(*moved)
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -38,16 +43,20 @@ class Conditions:
 
     def to(self, device: torch.device) -> "Conditions":
         """Return the conditions on a device."""
-        frames = self.frames
-        if frames is not None:
-            moved = (getattr(frames, each.name).to(device) for each in fields(frames))
-            frames = FrameConditions(*moved)
         return Conditions(
             self.context.to(device),
             self.report.to(device),
             self.report_mask.to(device),
-            frames,
+            None if self.frames is None else self.frames.to(device),
         )
+
+    def inside(self) -> "Conditions":
+        """Return the conditions of the same clip without its first and last frame."""
+        frames = self.frames
+        if frames is not None:
+            geometry, known = frames.geometry[:, 1:-1], frames.known[:, 1:-1]
+            frames = replace(frames, geometry=geometry, known=known)
+        return replace(self, context=self.context[:, :, 1:-1], frames=frames)
 
     def without_report(self) -> "Conditions":
         """Return the same conditions with no report."""

@@ -144,21 +144,33 @@ class FrameEmbedder(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Smooth a prediction across the edges of its patches; zero until trained.
+    """Mend a velocity across the edges of its patches; zero until trained.
 
     Every patch is predicted by itself, and neighbours do not quite meet: edges show
     in a slice and between pairs of slices. Two convolutions at the resolution of the
-    latents see both sides of an edge.
+    latents see both sides of an edge, and tell noise from detail better than a patch,
+    whose features have little room for its noise.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, features: int) -> None:
         super().__init__()
-        self.enter = nn.Conv3d(channels, 2 * channels, 3, padding=1)
+        self.enter = nn.Conv3d(2 * channels, 2 * channels, 3, padding=1)
+        self.time = nn.Linear(features, 4 * channels)
         self.leave = nn.Conv3d(2 * channels, channels, 3, padding=1)
 
-    def forward(self, predicted: Clip) -> Clip:
-        """Return what to add to the prediction."""
-        return self.leave(F.silu(self.enter(predicted)))
+    def forward(
+        self,
+        noisy: Clip,
+        velocity: Clip,
+        t: Time,
+        time: Float[Tensor, "batch hidden"],
+    ) -> Clip:
+        """Return what to add to a velocity; ``time`` embeds ``t`` and the report."""
+        t = t[:, None, None, None, None]
+        data, noise = noisy - t * velocity, noisy + (1 - t) * velocity
+        scale, shift = self.time(time)[:, :, None, None, None].chunk(2, dim=1)
+        hidden = self.enter(torch.cat([data, noise], dim=1))
+        return self.leave(F.silu(torch.addcmul(shift, hidden, 1 + scale)))
 
 
 def _waves(

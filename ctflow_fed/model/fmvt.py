@@ -12,7 +12,7 @@ What we add, all of it zero until trained and absent where no `FrameConditions` 
 
 * each frame's place in the volume, whether it is known, the noise of the context;
 * the mean of the report's tokens, added to the time;
-* a refiner that smooths the edges of patches.
+* a refiner that mends the edges of patches.
 
 New models do not predict the velocity itself but what is left of it after the best
 guess for data that are white noise (`preconditioned`), less a part of the noisy clip
@@ -48,6 +48,7 @@ ZERO_BRANCHES = (
     "frame_embedder.known",
     "frame_embedder.level",
     "report_pool",
+    "refiner.time",
     "refiner.leave",
     "final_layer.linear",
     "final_layer.gain",
@@ -86,7 +87,7 @@ class FMvT(nn.Module):
             FMvTBlock(d, config.heads, released=released) for _ in range(config.layers)
         )
         self.final_layer = FinalLayer(d, config.latent_channels)
-        self.refiner = Refiner(config.latent_channels)
+        self.refiner = Refiner(config.latent_channels, d)
         self.apply(_xavier)
         self._start_from_zero()
 
@@ -132,8 +133,7 @@ class FMvT(nn.Module):
         velocity = self._velocity(x, time, noisy, timestep)
         if frames is None:
             return velocity
-        data = noisy - timestep[:, None, None, None, None] * velocity
-        return velocity + self.refiner(data)
+        return velocity + self.refiner(noisy, velocity, timestep, time)
 
     def _velocity(
         self,

@@ -17,11 +17,12 @@ class SampleSettings:
     """How to draw a volume.
 
     The flow of a clip is followed in ``steps`` of a ``solver``: euler and ab2 evaluate
-    the network once a step, heun twice. ``time_shift`` makes the steps near noise
-    small (`ctflow_fed.flow.shift_for`). ``plan`` is anchored where it is None, and
-    ctflow for a model that was trained by the paper's method; that one follows its
-    own times, 1 to 0 in equal steps. A clip has at most ``clip_slices``;
-    autoregressive clips know ``overlap`` slices of the one before.
+    the network once a step, heun twice; in the last of ten steps twice as often.
+    ``time_shift`` makes the steps near noise small (`ctflow_fed.flow.shift_for`).
+    ``plan`` is anchored where it is None, and ctflow for a model that was trained by
+    the paper's method; that one follows its own times, 1 to 0 in equal steps. A clip
+    has at most ``clip_slices``; autoregressive clips know ``overlap`` slices of the one
+    before.
 
     ``guidance`` above 1 moves away from what would be drawn without a report, at times
     within ``guided`` only (arXiv 2404.07724). ``batch_clips`` clips of 16 slices, or

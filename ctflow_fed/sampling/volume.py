@@ -102,13 +102,7 @@ class VolumeSampler:
         slices stay as they are. Refused with `MismatchError` for a model of the
         paper's method.
         """
-        plan = extend(
-            len(volume.hu),
-            below,
-            above,
-            self.settings.clip_slices,
-            self.settings.overlap,
-        )
+        plan = extend(len(volume.hu), below, above, self.settings.clip_slices)
         return self._complete(volume, report, plan, volume.spacing[0], seed)
 
     def between(

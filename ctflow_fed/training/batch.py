@@ -31,25 +31,40 @@ KNOWN_SHARE = 0.3
 WHOLE_SHARE = 0.7
 """Of our clips, the share that reach over as much of their volume as they can."""
 
+INSIDE_SHARE = 0.25
+"""Of our steps, the share without the first and the last slice of every clip: sampling
+pairs slices that way too (see `ctflow_fed.sampling.clips`)."""
+
+THINNED_SHARE = 0.4
+REFINED_SHARE = 0.3
+"""Of our clips, the shares that are told as parts of a coarser or of a finer volume."""
+
+MOST_TOLD = 2048
+"""The most slices that a volume may be told to have; no more can be asked for."""
+
 
 class Place(NamedTuple):
     """A study and the indices of the slices of a clip in it, evenly spaced.
 
-    Slices beyond the end are white. A place that is ``thinned`` is told to the network
-    as part of a coarser volume, one of every so many slices.
+    Slices beyond the end are white. The network may be told of them as of slices of a
+    coarser volume, the study ``thinned`` to one of every so many slices from the lowest
+    on that the clip could have, or as of a finer one, ``refined`` by slices between. So
+    it learns volumes of more and of fewer slices than any study has.
     """
 
     record: StudyRecord
     clip: tuple[int, ...]
     thinned: int = 1
+    refined: int = 1
 
     def geometry(self) -> Geometry:
         """Return where the slices of the clip lie in the volume."""
-        (first, *_), by = self.clip, self.thinned
+        (first, *_), by, finer = self.clip, self.thinned, self.refined
         lowest = first % by
         slices = -(-(self.record.slices - lowest) // by)
-        clip = [(index - lowest) // by for index in self.clip]
-        return clip_geometry(clip, Span(slices, self.record.spacing[0] * by))
+        clip = [(index - lowest) // by * finer for index in self.clip]
+        spacing = self.record.spacing[0] * by / finer
+        return clip_geometry(clip, Span((slices - 1) * finer + 1, spacing))
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,11 @@ class ClipBatch:
     data: Clip
     conditions: Conditions
     scored: Known
+
+    def inside(self) -> "ClipBatch":
+        """Return the same clips without their first and last frame."""
+        conditions = self.conditions.inside()
+        return ClipBatch(self.data[:, :, 1:-1], conditions, self.scored[:, 1:-1])
 
     def to(self, device: torch.device) -> "ClipBatch":
         """Return the batch on a device."""
@@ -95,8 +115,8 @@ def draw_known(
 
     Short clips are drawn more often than long ones, and most clips reach over as much
     of their volume as they can: a step sees more patients so, and a report speaks of a
-    whole patient. In some, slices are known: every second to fourth of them, or those
-    at one end, mostly few. Reports lose sentences, some all.
+    whole patient. In some, slices are known: every second to fourth of them, a run of
+    them, or both. Reports lose sentences, some all.
     """
     frames = _frames(store, settings.max_frames, generator)
     long = [record for record in store.records if record.slices >= frames - 1]
@@ -112,7 +132,9 @@ def draw_known(
     )
     silent = torch.rand(count, 1, generator=generator) < settings.report_dropout
     conditions = replace(batch.conditions, report_mask=mask & ~silent)
-    return replace(batch, conditions=conditions)
+    batch = replace(batch, conditions=conditions)
+    otherwise = float(torch.rand(1, generator=generator)) < INSIDE_SHARE
+    return batch.inside() if otherwise else batch
 
 
 Draw = Callable[[LatentStore, TrainSettings, Generator], ClipBatch]
@@ -197,26 +219,38 @@ def _frames(store: LatentStore, most: int, generator: Generator) -> int:
 
 
 def _row(record: StudyRecord, frames: int, generator: Generator) -> Place:
-    """Draw evenly spaced slices: a stride, then the place of the lowest."""
+    """Draw evenly spaced slices: a stride, the place of the lowest, how it is told."""
     slices, whole = record.slices, -(-record.slices // frames)
-    reach, draw, place, thin = torch.rand(4, generator=generator).tolist()
+    reach, draw, place, told, finer = torch.rand(5, generator=generator).tolist()
     stride = whole if reach < WHOLE_SHARE else 1 + int(draw * whole)
     first = int(place * (max(0, slices - frames * stride) + 1))
     clip = tuple(range(first, first + frames * stride, stride))
-    return Place(record, clip, stride if thin < 0.5 else 1)
+    if told < THINNED_SHARE:
+        return Place(record, clip, thinned=stride)
+    if told < THINNED_SHARE + REFINED_SHARE:
+        most = max(1, MOST_TOLD // slices)
+        return Place(record, clip, refined=min(most, 2 + int(3 * finer)))
+    return Place(record, clip)
 
 
 def _pattern(place: Place, generator: Generator) -> Tensor:
     """Draw which frames of a clip are known; those beyond the volume never are."""
     frames = len(place.clip)
-    kind, size = torch.rand(2, generator=generator).tolist()
+    kind, step, size, where = torch.rand(4, generator=generator).tolist()
     known = torch.zeros(frames, dtype=torch.bool)
-    if kind < KNOWN_SHARE / 2:
-        known[:: 2 + int(3 * size)] = True
-    elif kind < KNOWN_SHARE:
-        count = 1 + int((2 * size - 1) ** 2 * (frames - 1))
-        known[slice(count) if size < 0.5 else slice(-count, None)] = True
-    return known & (torch.tensor(place.clip) < place.record.slices)
+    if kind < KNOWN_SHARE * 2 / 3:
+        known[:: 2 + int(3 * step)] = True
+    if KNOWN_SHARE / 3 < kind < KNOWN_SHARE:
+        count = 1 + int(size * (frames - 1))
+        # Half of the runs reach an end of the clip.
+        first = round(min(max(2 * where - 0.5, 0), 1) * (frames - count))
+        known[first : first + count] = True
+    inside = torch.tensor(place.clip) < place.record.slices
+    known &= inside
+    last = int(inside.sum()) - 1
+    if known[1:last].all():
+        known[(last + 1) // 2] = False  # something is left to be drawn
+    return known
 
 
 def _blurred(context: Clip, noise_level: Tensor, generator: Generator) -> Clip:

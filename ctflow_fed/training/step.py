@@ -15,7 +15,8 @@ from ctflow_fed.flow import (
     shifted,
     straight_path,
 )
-from ctflow_fed.model import FMvT, has_native_bfloat16
+from ctflow_fed.machine import autocast
+from ctflow_fed.model import FMvT
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Clip, Time
 from ctflow_fed.training.batch import ClipBatch
@@ -30,7 +31,7 @@ __all__ = [
     "trained_weights",
 ]
 
-UNIFORM_SHARE = 0.2
+UNIFORM_SHARE = 0.3
 """Of our clips, the share whose time is drawn evenly."""
 
 
@@ -106,8 +107,7 @@ def batch_loss(
     t = _times(batch.data, settings, generator).to(device)
     noise = torch.randn(batch.data.shape, generator=generator).to(device)
     path = straight_path(batch.data, noise, t)
-    half = has_native_bfloat16(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+    with autocast(device):
         velocity = network(path.x_t, t, batch.conditions)
     scored = batch.scored[:, None, :, None, None].float()
     weights = scored * channel_weights[:, None, None, None]
@@ -117,7 +117,7 @@ def batch_loss(
 def _times(data: Clip, settings: TrainSettings, generator: torch.Generator) -> Time:
     """Draw the time of each clip: uniform in the paper, ours mostly near noise.
 
-    A fifth of ours is uniform too, so that the last steps of sampling are learnt.
+    Some of ours are uniform too, so that the last steps of sampling are learnt.
     """
     uniform = torch.rand(len(data), generator=generator)
     if settings.method == "ctflow":

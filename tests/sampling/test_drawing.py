@@ -1,12 +1,21 @@
 """The latents of volumes, from plans that are written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from ctflow_fed.clips import ClipPlan, Span
+from ctflow_fed.clips import ClipPlan, Span, clip_geometry
 from ctflow_fed.ct.report import HashingReportEncoder
-from ctflow_fed.model import FMvT, FMvTConfig, fresh_network
+from ctflow_fed.model import (
+    Conditions,
+    FMvT,
+    FMvTConfig,
+    FrameConditions,
+    fresh_network,
+)
 from ctflow_fed.sampling import SampleSettings
+from ctflow_fed.sampling.clips import draw_clips
 from ctflow_fed.sampling.drawing import Drawing, draw_volumes
 
 SETTINGS = SampleSettings(steps=2, precision="float32")
@@ -21,7 +30,12 @@ def network() -> FMvT:
     return made.eval()
 
 
-def _draw(network: FMvT, plan: ClipPlan, volumes: int = 1) -> torch.Tensor:
+def _draw(
+    network: FMvT,
+    plan: ClipPlan,
+    volumes: int = 1,
+    settings: SampleSettings = SETTINGS,
+) -> torch.Tensor:
     reports = HashingReportEncoder().encode(["A ball."] * volumes)
     spans = [Span(plan.slices, 5.0)] * volumes
     drawing = Drawing(reports, spans, range(volumes), torch.zeros(2, 16, 4, 4))
@@ -29,7 +43,7 @@ def _draw(network: FMvT, plan: ClipPlan, volumes: int = 1) -> torch.Tensor:
     if plan.given:
         shape = (volumes, 16, len(plan.given), 4, 4)
         given = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    return draw_volumes(network, drawing, plan, SETTINGS, given)
+    return draw_volumes(network, drawing, plan, settings, given)
 
 
 def test_a_slice_in_two_clips_is_that_of_the_later(network: FMvT):
@@ -72,3 +86,50 @@ def test_volumes_of_other_seeds_are_others(network: FMvT):
     one, two = _draw(network, ClipPlan(4, (((0, 1, 2, 3),),)), volumes=2)
 
     assert not torch.allclose(one, two, atol=1e-2)
+
+
+class _Pairs(FMvT):
+    """A network whose velocity is the number of the pair that a frame is in."""
+
+    def forward(self, noisy, timestep, conditions):
+        pairs = torch.arange(noisy.shape[2]) // 2
+        return pairs[:, None, None].expand_as(noisy).float()
+
+
+def test_near_data_slices_are_paired_both_ways():
+    network = _Pairs(FMvTConfig(layers=1, features=32, heads=2))
+    noise = torch.zeros(1, 16, 8, 4, 4)
+    frames = FrameConditions(
+        clip_geometry(range(8), Span(8, 5.0)),
+        torch.zeros(1, 8, dtype=torch.bool),
+        torch.zeros(1),
+    )
+    report = HashingReportEncoder().encode(["A ball."])
+    told = Conditions(noise, report.tokens, report.mask, frames)
+    settings = SampleSettings(steps=4, solver="euler", time_shift=1.0)
+
+    jumps = -draw_clips(network, noise, told, settings)[0, 0, :, 0, 0].diff()
+
+    # Three steps have one pairing, the last has both: a half of a jump everywhere.
+    assert jumps.tolist() == [0.0] + [0.875, 0.125] * 3
+
+
+def test_what_is_known_has_no_say_in_the_guidance(network: FMvT):
+    plan = ClipPlan(6, ((tuple(range(6)),),), given=(1, 4))
+    guided = replace(SETTINGS, guidance=3.0, guided=(0.0, 1.0))
+
+    class Loud(FMvT):
+        """A network that is loud about known frames, whatever else it says."""
+
+        def forward(self, noisy, timestep, conditions):
+            known = conditions.frames.known[:, None, :, None, None]
+            told = conditions.report_mask.any(1)[:, None, None, None, None]
+            velocity = network(noisy, timestep, conditions)
+            return torch.where(known, self.loudness * (1 + told), velocity)
+
+    quiet, loud = Loud(network.config), Loud(network.config)
+    quiet.loudness, loud.loudness = 0.0, 1000.0
+
+    assert torch.allclose(
+        _draw(quiet, plan, settings=guided), _draw(loud, plan, settings=guided)
+    )

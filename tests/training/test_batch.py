@@ -152,24 +152,34 @@ def test_what_is_known_is_told_and_never_scored(store: LatentStore):
     assert 0.15 < batch.conditions.frames.known.any(1).float().mean() < 0.45
 
 
-def test_slices_are_known_evenly_or_at_one_end(store: LatentStore):
-    settings = TrainSettings(batch_clips=200, max_frames=16)
+def test_slices_are_known_evenly_or_in_a_run_or_both(store: LatentStore):
+    settings = TrainSettings(batch_clips=2000, max_frames=16)
     frames = draw_known(store, settings, _generator()).conditions.frames
     inside = frames.geometry[:, :, 1] <= 1
     known = frames.known[inside.all(1) & frames.known.any(1)]
 
     assert not (frames.known & ~inside).any()  # what lies beyond the end is white
-    kinds = set()
-    for row in known.tolist():
-        count = sum(row)
-        if row in [[place % by == 0 for place in range(16)] for by in (2, 3, 4)]:
-            kinds.add("even")
-        elif all(row[:count]) or all(row[-count:]):
-            kinds.add("below" if row[0] else "above")
-            assert count < CLIP_SLICES
-        else:
-            kinds.add("other")
-    assert kinds == {"even", "below", "above"}
+    assert not frames.known.all(1).any()  # something is left to be drawn
+    kinds = {_pattern(row) for row in known.tolist()}
+    assert {"even", "below", "above", "inside", "even and run"} <= kinds
+    assert None not in kinds
+
+
+def _pattern(row: list[bool]) -> str | None:
+    """Name a pattern of known slices; None is one that should not be there."""
+    places = {place for place, known in enumerate(row) if known}
+    if len(places) >= len(row) - 3:
+        return "nearly all"
+    for by in (2, 3, 4):
+        even = set(range(0, len(row), by))
+        rest = places - even
+        if even <= places and set(
+            range(min(rest, default=0), max(rest, default=0))
+        ) <= (places):
+            return "even and run" if rest else "even"
+    if places != set(range(min(places), max(places) + 1)):
+        return None
+    return "below" if row[0] else "above" if row[-1] else "inside"
 
 
 def test_the_context_is_mixed_with_the_noise_that_is_told(store: LatentStore):
@@ -211,16 +221,28 @@ def test_a_thinned_place_is_that_of_a_coarser_volume(store: LatentStore):
     assert torch.equal(geometry, clip_geometry((2, 3, 4, 5), Span(20, 2 * 5.0)))
 
 
+def test_a_refined_place_is_that_of_a_finer_volume(store: LatentStore):
+    record, clip = _study(store, 40), _row(4)
+
+    geometry = Place(record, clip, refined=3).geometry()
+
+    expected = clip_geometry([index * 3 for index in clip], Span(118, 5.0 / 3))
+    assert torch.allclose(geometry, expected)
+    plain = Place(record, clip).geometry()
+    assert torch.allclose(geometry[..., :2], plain[..., :2])  # the same places
+
+
 def test_clips_are_of_every_length_and_a_step_is_of_one(store: LatentStore):
     settings = TrainSettings(batch_clips=8, max_frames=64)
     shapes = {
         tuple(draw_known(store, settings, torch.Generator().manual_seed(n)).data.shape)
-        for n in range(30)
+        for n in range(80)
     }
 
     # The longest volume has 40 slices, and is drawn whole.
     lengths = {(8, 16), (8 * 16 // 32, 32), (8 * 16 // 40, 40)}
-    assert {(each[0], each[2]) for each in shapes} == lengths
+    inside = {(clips, frames - 2) for clips, frames in lengths}  # paired otherwise
+    assert {(each[0], each[2]) for each in shapes} == lengths | inside
 
 
 def test_long_clips_come_from_volumes_that_fill_them(store: LatentStore):
@@ -232,7 +254,8 @@ def test_long_clips_come_from_volumes_that_fill_them(store: LatentStore):
     long = [each for each in batches if each.data.shape[2] == 32]
     geometry = torch.cat([each.conditions.frames.geometry[:, 0] for each in long])
     heights = geometry[:, 2] * geometry[:, 3] * 256  # in slices, thinned or not
-    assert heights.round().unique().tolist() == [32.0, 40.0]
+    # A refined volume of n slices has no slices above its highest one.
+    assert heights.round().unique().tolist() == [31.0, 32.0, 39.0, 40.0]
 
 
 def test_reports_lose_sentences_and_some_all_of_them(store: LatentStore):
