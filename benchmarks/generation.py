@@ -10,11 +10,11 @@ there. It writes ``results.json``, ``results.svg`` and pictures.
 
 ``ctflow`` is the paper: the released layout, one report token, the clip below as
 context, StartBoost, uniform times, the number of slices as words, 200 Euler steps in
-float32. It has neither the paper's noise offset, which would only
-hurt it, nor its slow decay of the learning rate, and weighs channels as ours does.
-``ours`` is what `ctflow train` and `ctflow sample` do. ``ours-200`` are the weights of
-ours with 200 Euler steps, for the first half of the reports; ``ours-half`` is ``ours``
-for the same ones. Seconds are those of one volume drawn by itself.
+float32. It has neither the paper's noise offset, which would only hurt it, nor its slow
+decay of the learning rate, and weighs channels as ours does. ``ours`` is what `ctflow
+train` and `ctflow sample` do. ``ours-200`` are the weights of ours with 200 Euler
+steps, for the first half of the reports; ``ours-half`` is ``ours`` for the same ones.
+Seconds are those of one volume drawn by itself.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from measures import (
+    READABLE,
     alignment,
     aurocs,
     drift,
@@ -121,11 +122,11 @@ class Bench:
         self.truth = np.array([_labels(each) for each in self.patients])
         self.reader = self._reader()
         self.real_logits, self.real_features = self.reader.read(self.real)
+        self.readable = aurocs(self.real_logits, self.truth)
 
     def run(self, seed: int, arms: list[str]) -> dict[str, object]:
         """Train, draw and measure with one seed."""
-        real = self._reference(self.volumes)
-        result: dict[str, object] = {"seed": seed, "real": real}
+        result: dict[str, object] = {"seed": seed, "real": self._reference()}
         for name in arms:
             sampler = self._sampler(ARMS[name], seed)
             count = self.volumes // (2 if name == "ours-200" else 1)
@@ -136,9 +137,8 @@ class Bench:
                 "parameters": _parameters(sampler.network),
             }
             if name == "ours":
-                result["control"] = self._control(sampler, real, seed)
-                half = self._measured(drawn[: self.volumes // 2])
-                result["ours-half"] = half
+                result["control"] = self._control(sampler, seed)
+                result["ours-half"] = self._measured(drawn[: self.volumes // 2])
             save_samples(drawn[:10], self.out / f"samples-{name}-{seed}.png")
         save_samples(self.real[:10], self.out / "samples-real.png")
         return result
@@ -193,15 +193,19 @@ class Bench:
         cost = json.loads(path.read_text())
         return {key: float(cost[key]) for key in ("seconds", "evaluations")}
 
-    def _reference(self, n: int) -> dict[str, object]:
-        """Measure n real volumes as synthetic ones are: the floor and the ceiling."""
+    def _floor(self, n: int) -> float:
+        """Return the distance of n real volumes from n others."""
+        return frechet_distance(self.real_features[:n], self.real_features[-n:])
+
+    def _reference(self) -> dict[str, object]:
+        """Measure real volumes as synthetic ones are: the floor and the ceiling."""
+        n = self.volumes
         logits, features = self.real_logits, self.real_features
-        readable = aurocs(logits, self.truth)
         shuffled = np.random.default_rng(0).permutation(n)
         return {
-            "fd": frechet_distance(features[:n], features[-n:]),
+            "fd": self._floor(n),
             "kid": kernel_distance(features[:n], features[-n:]),
-            "auroc": readable,
+            "auroc": self.readable,
             "auroc_same_reports": aurocs(logits[:n], self.truth[:n]),
             "auroc_shuffled": aurocs(logits[:n][shuffled], self.truth[:n]),
             "seam_ratio": seam_ratio(self.real[:n], self.real[-n:]),
@@ -210,16 +214,15 @@ class Bench:
     def _measured(self, drawn: list[HU]) -> dict[str, object]:
         """Measure volumes against as many real ones that have other reports."""
         n = len(drawn)
-        real = self._reference(n)
         logits, features = self.reader.read(drawn)
         found = aurocs(logits, self.truth[:n])
-        ceiling = {k: v for k, v in real["auroc"].items() if k in found}
+        ceiling = {k: v for k, v in self.readable.items() if k in found}
         index, names = alignment(found, ceiling)
         counts = [len(volume) - SLICES for volume in drawn]
         fd = frechet_distance(features, self.real_features[-n:])
         return {
             "fd": fd,
-            "fd_above_floor": fd - real["fd"],
+            "fd_above_floor": fd - self._floor(n),
             "kid": kernel_distance(features, self.real_features[-n:]),
             "alignment": index,
             "readable": names,
@@ -230,11 +233,9 @@ class Bench:
             "drift": drift(height_profile(drawn), height_profile(self.real)),
         }
 
-    def _control(
-        self, sampler: VolumeSampler, real: dict[str, object], seed: int
-    ) -> dict[str, float]:
+    def _control(self, sampler: VolumeSampler, seed: int) -> dict[str, float]:
         """Draw pairs with one seed and a finding that only one of the reports has."""
-        names = [name for name, value in real["auroc"].items() if value >= 0.8]
+        names = [name for name, value in self.readable.items() if value >= READABLE]
         folder = self.out / f"pairs-{seed}-{self.steps}"
         seeds = [derive_seed("pair", number) for number in range(PAIRS)]
         without = _kept(folder / "none", [_asked({}, s) for s in seeds], sampler)

@@ -22,7 +22,8 @@ import torch
 from speed_rows import EVALUATIONS, ROWS, forward_flops
 
 from ctflow_fed.files import write_json
-from ctflow_fed.model import PRESETS, default_device, has_native_bfloat16
+from ctflow_fed.machine import has_native_bfloat16
+from ctflow_fed.model import PRESETS, default_device
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 SIZES = (256, 512)

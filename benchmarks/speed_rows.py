@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ctflow_fed.clips import CLIP_SLICES, QUANTITIES
 from ctflow_fed.ct.codec import FluxCodec, HaarCodec, SliceCodec
 from ctflow_fed.ct.report import HashingReportEncoder
-from ctflow_fed.machine import autocast
+from ctflow_fed.machine import autocast, has_native_bfloat16
 from ctflow_fed.model import (
     PRESETS,
     Conditions,
@@ -30,7 +30,6 @@ from ctflow_fed.model import (
     ModelPackage,
     Provenance,
     default_device,
-    has_native_bfloat16,
 )
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
 from ctflow_fed.training import TrainSettings

@@ -34,6 +34,7 @@ __all__ = [
     "clip_geometry",
     "extend",
     "interpolated",
+    "written",
 ]
 
 CLIP_SLICES = 16
@@ -165,16 +166,20 @@ def extend(known: int, below: int, above: int, frames: int) -> ClipPlan:
     first = 0 if below else (known - 1) % (clip[1] - clip[0])
     lacking, levels = set(range(slices)) - set(given), []
     for level in anchored(slices - first, frames).levels:
-        clips = [tuple(first + place for place in clip) for clip in level]
-        ends = [*(clip[0] for clip in clips[1:]), slices]
-        owned = [
-            lacking & {*clip} & {*range(e)} for clip, e in zip(clips, ends, strict=True)
-        ]
-        levels.append(
-            tuple(clip for clip, own in zip(clips, owned, strict=True) if own)
-        )
+        clips = tuple(tuple(first + place for place in clip) for clip in level)
+        own = zip(clips, written(clips, slices), strict=True)
+        levels.append(tuple(clip for clip, places in own if lacking & {*places}))
         lacking = lacking.difference(*clips)
     return ClipPlan(slices, tuple(filter(None, levels)), given)
+
+
+def written(level: Level, slices: int) -> list[Clip]:
+    """Return the slices that each clip of a level writes: those below the next clip."""
+    ends = [*(clip[0] for clip in level[1:]), slices]
+    return [
+        tuple(place for place in clip if place < end)
+        for clip, end in zip(level, ends, strict=True)
+    ]
 
 
 def clip_geometry(clip: Sequence[int], span: Span) -> Geometry:

@@ -47,7 +47,6 @@ DOORS = {
         "base_model",
         "default_device",
         "fresh_network",
-        "has_native_bfloat16",
         "import_published",
         "load_package",
         "load_published",

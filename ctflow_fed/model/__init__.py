@@ -1,7 +1,7 @@
 """FMvT, its sizes, the released weights and our model packages."""
 
 from ctflow_fed.model.conditions import Conditions, FrameConditions
-from ctflow_fed.model.device import default_device, has_native_bfloat16
+from ctflow_fed.model.device import default_device
 from ctflow_fed.model.fmvt import FMvT, fresh_network
 from ctflow_fed.model.package import (
     ModelPackage,
@@ -24,7 +24,6 @@ __all__ = [
     "base_model",
     "default_device",
     "fresh_network",
-    "has_native_bfloat16",
     "import_published",
     "load_package",
     "load_published",

@@ -2,9 +2,7 @@
 
 import torch
 
-from ctflow_fed.machine import has_native_bfloat16
-
-__all__ = ["default_device", "has_native_bfloat16"]
+__all__ = ["default_device"]
 
 
 def default_device() -> torch.device:

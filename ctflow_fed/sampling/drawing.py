@@ -15,6 +15,7 @@ from ctflow_fed.clips import (
     Span,
     clip_geometry,
     interpolated,
+    written,
 )
 from ctflow_fed.ct.report import ReportTokens
 from ctflow_fed.model import Conditions, FMvT, FrameConditions
@@ -131,11 +132,10 @@ class _Canvas:
 
     def put(self, level: Level, jobs: Sequence[Job], clips: Clip) -> None:
         """Write what was not known of clips, up to where the next clip begins."""
+        places = written(level, len(self.known))
         for (volume, index), clip in zip(jobs, clips, strict=True):
-            last = index + 1 == len(level)
-            end = len(self.known) if last else level[index + 1][0]
-            for frame, place in enumerate(level[index]):
-                if place < end and not self.known[place]:
+            for frame, place in enumerate(places[index]):
+                if not self.known[place]:
                     self.volumes[volume, :, place] = clip[:, frame]
 
     def close(self, level: Level) -> None:
