@@ -231,10 +231,13 @@ def codec_named(name: str) -> SliceCodec:
     return FluxCodec(source, released=source != name)
 
 
-def edges_of(codec: SliceCodec, image_size: int) -> Latents:
-    """Return the latents of a black and of a white slice, what lies around a volume."""
-    hu = torch.tensor([BLACK_HU, WHITE_HU])[:, None, None]
-    return codec.encode(hu.expand(2, image_size, image_size))
+def edges_of(codec: SliceCodec, image_size: int, device: str = "cpu") -> Latents:
+    """Return the latents of a black and of a white slice, what lies around a volume.
+
+    They are encoded on ``device`` and returned on the CPU.
+    """
+    hu = torch.tensor([BLACK_HU, WHITE_HU], device=device)[:, None, None]
+    return codec.encode(hu.expand(2, image_size, image_size)).cpu()
 
 
 def _check_multiple(hu: Slices, factor: int) -> None:

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 
 from ctflow_fed.clips import (
-    BLACK_HU,
-    WHITE_HU,
     ClipPlan,
     Span,
     anchored,
@@ -16,7 +14,7 @@ from ctflow_fed.clips import (
     between,
     extend,
 )
-from ctflow_fed.ct.codec import SliceCodec
+from ctflow_fed.ct.codec import SliceCodec, edges_of
 from ctflow_fed.ct.report import ReportEncoder, ReportTokens
 from ctflow_fed.ct.volume import AIR, CTVolume
 from ctflow_fed.errors import MismatchError, SettingsError
@@ -75,6 +73,8 @@ class VolumeSampler:
         self.provenance = package.provenance
         self.codec = codec
         self.encoder = encoder
+        self.image_size = package.provenance.latent_size[0] * codec.factor
+        self.edges = edges_of(codec, self.image_size, self.device.type)
         self.settings = settings or SampleSettings()
         self.plan = _plan_of(package.provenance.method, self.settings.plan)
 
@@ -119,10 +119,10 @@ class VolumeSampler:
         texts = [each.report for each in requests]
         seeds = [each.seed for each in requests]
         if self.plan == "ctflow":
-            drawing = Drawing(self._told(texts, slices), spans, seeds, self._edges())
+            drawing = Drawing(self._told(texts, slices), spans, seeds, self.edges)
             latents = draw_like_ctflow(self.network, drawing, self.settings)
         else:
-            drawing = Drawing(self._tokens(texts), spans, seeds, self._edges())
+            drawing = Drawing(self._tokens(texts), spans, seeds, self.edges)
             drawn = draw_volumes(
                 self.network, drawing, self._plan(slices), self.settings
             )
@@ -147,11 +147,10 @@ class VolumeSampler:
                 "expected a model that knows slices of its own clip, got one of the "
                 "paper's method; train it further with the method known"
             )
-        height, _ = self.provenance.latent_size
-        real = volume.squared(height * self.codec.factor)
+        real = volume.squared(self.image_size)
         latents = self.codec.encode(torch.from_numpy(real.hu).float().to(self.device))
         drawing = Drawing(
-            self._tokens([report]), [Span(plan.slices, slice_mm)], [seed], self._edges()
+            self._tokens([report]), [Span(plan.slices, slice_mm)], [seed], self.edges
         )
         (drawn,) = draw_volumes(
             self.network,
@@ -184,13 +183,6 @@ class VolumeSampler:
         tokens = self.encoder.encode(texts)
         told = torch.tensor([bool(text.strip()) for text in texts])
         return ReportTokens(tokens.tokens, tokens.mask & told[:, None])
-
-    def _edges(self) -> Latents:
-        height, width = self.provenance.latent_size
-        factor = self.codec.factor
-        hu = torch.tensor([BLACK_HU, WHITE_HU])[:, None, None]
-        pixels = hu.expand(2, height * factor, width * factor)
-        return self.codec.encode(pixels.to(self.device)).cpu()
 
     def _decode(self, latents: Latents) -> HU:
         """Decode where the network runs, so that a GPU decodes too."""
