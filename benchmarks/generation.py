@@ -9,12 +9,12 @@ goes on where it was stopped, and a larger ``--steps`` or ``--volumes`` adds to 
 there. It writes ``results.json``, ``results.svg`` and pictures.
 
 ``ctflow`` is the paper: the released layout, one report token, the clip below as
-context, StartBoost, uniform times, the number of slices as words, 200 Euler steps in
-float32. It has neither the paper's noise offset, which would only hurt it, nor its slow
-decay of the learning rate, and weighs channels as ours does. ``ours`` is what `ctflow
-train` and `ctflow sample` do. ``ours-200`` are the weights of ours with 200 Euler
-steps, for the first half of the reports; ``ours-half`` is ``ours`` for the same ones.
-Seconds are those of one volume drawn by itself.
+context, StartBoost, uniform times, AdamW, the number of slices as words, 200 Euler
+steps in float32. It has neither the paper's noise offset, which would only hurt it, nor
+its slow decay of the learning rate, and weighs channels as ours does. ``ours`` is what
+`ctflow train` and `ctflow sample` do. ``ours-200`` are the weights of ours with 200
+Euler steps, for the first half of the reports; ``ours-half`` is ``ours`` for the same
+ones. Seconds are those of one volume drawn by itself.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/generation"))
-    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps")
     parser.add_argument("--volumes", type=int, default=64, help="volumes of an arm")
     parser.add_argument("--seeds", type=int, default=1, help="repeats of training")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))

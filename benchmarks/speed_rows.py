@@ -33,7 +33,8 @@ from ctflow_fed.model import (
 )
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
 from ctflow_fed.training import TrainSettings
-from ctflow_fed.training.step import make_optimizer
+from ctflow_fed.training.optimizer import optimizer_of
+from ctflow_fed.training.step import trained_weights
 
 FACTOR = 8
 """Pixels for one latent along a side, as FLUX's autoencoder has it."""
@@ -176,7 +177,7 @@ def _train(preset: str, pixels: int) -> dict[str, Any]:
     """Take steps of training on clips that are there already."""
     device, config = default_device(), PRESETS[preset]
     network = FMvT(config).to(device).train()
-    optimizer = make_optimizer(network, TrainSettings())
+    optimizer = optimizer_of(trained_weights(network), TrainSettings())
     clips = clip_of(config, pixels, device, batch=TRAIN_CLIPS)
     if device.type == "cuda":
         network.compile()

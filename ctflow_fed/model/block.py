@@ -69,7 +69,9 @@ class FMvTBlock(nn.Module):
         along = self._normed(x)
         if frames is not None:
             along = along + frames[:, None]
-        along = self.attn_temp(along.transpose(1, 2).flatten(0, 1))
+        # Of one clip this is a view, and a linear layer is slow with strides.
+        along = along.transpose(1, 2).flatten(0, 1).contiguous()
+        along = self.attn_temp(along)
         x = torch.addcmul(x, gate_attn, along.unflatten(0, (b, -1)).transpose(1, 2))
         # To the report.
         x = x + self.cross_attn(self._normed(x), report, report_mask)

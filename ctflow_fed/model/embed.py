@@ -130,8 +130,8 @@ class FrameEmbedder(nn.Module):
         self.known = nn.Linear(PATCH, features)
         self.level = nn.Linear(2 * FREQUENCIES, features)
 
-    def forward(self, frames: FrameConditions) -> Float[Tensor, "batch pairs 1 hidden"]:
-        """Return ``[batch, frames / 2, 1, features]``, to be added to the patches."""
+    def forward(self, frames: FrameConditions) -> Float[Tensor, "batch pairs hidden"]:
+        """Return ``[batch, frames / 2, features]``, to be added to the patches."""
         octaves = 2.0 ** torch.arange(self.OCTAVES, device=frames.geometry.device)
         angles = (frames.geometry[..., None] * octaves * (torch.pi / 2)).flatten(2)
         waves = torch.cat([frames.geometry, angles.sin(), angles.cos()], dim=-1)
@@ -140,37 +140,45 @@ class FrameEmbedder(nn.Module):
         level = _waves(1000 * frames.noise_level.float())
         dtype = self.known.weight.dtype
         placed = self.geometry(paired.to(dtype)) + self.known(known.to(dtype))
-        return (placed + self.level(level.to(dtype))[:, None])[:, :, None]
+        return placed + self.level(level.to(dtype))[:, None]
 
 
 class Refiner(nn.Module):
     """Mend a velocity across the edges of its patches; zero until trained.
 
     Every patch is predicted by itself, and neighbours do not quite meet: edges show
-    in a slice and between pairs of slices. Two convolutions at the resolution of the
-    latents see both sides of an edge, and tell noise from detail better than a patch,
-    whose features have little room for its noise.
+    in a slice and between pairs of slices. Three convolutions at the resolution of the
+    latents see both sides of an edge. They tell noise from detail, and copy detail from
+    known slices, better than a patch, whose features have little room for either.
     """
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
-        self.enter = nn.Conv3d(2 * channels, 2 * channels, 3, padding=1)
-        self.time = nn.Linear(features, 4 * channels)
-        self.leave = nn.Conv3d(2 * channels, channels, 3, padding=1)
+        self.hidden = 4 * channels
+        self.enter = nn.Conv3d(3 * channels, self.hidden, 3, padding=1)
+        self.told = nn.Linear(features, PATCH * 2 * self.hidden)
+        self.middle = nn.Conv3d(self.hidden, self.hidden, 3, padding=1)
+        self.leave = nn.Conv3d(self.hidden, channels, 3, padding=1)
 
     def forward(
         self,
         noisy: Clip,
         velocity: Clip,
+        context: Clip,
         t: Time,
-        time: Float[Tensor, "batch hidden"],
+        told: Float[Tensor, "batch pairs features"],
     ) -> Clip:
-        """Return what to add to a velocity; ``time`` embeds ``t`` and the report."""
+        """Return what to add to a velocity.
+
+        ``told`` embeds ``t``, the report and what is known of each pair of frames.
+        """
         t = t[:, None, None, None, None]
         data, noise = noisy - t * velocity, noisy + (1 - t) * velocity
-        scale, shift = self.time(time)[:, :, None, None, None].chunk(2, dim=1)
-        hidden = self.enter(torch.cat([data, noise], dim=1))
-        return self.leave(F.silu(torch.addcmul(shift, hidden, 1 + scale)))
+        frames = self.told(told).unflatten(2, (PATCH, -1)).flatten(1, 2).movedim(2, 1)
+        scale, shift = frames[..., None, None].chunk(2, dim=1)
+        hidden = self.enter(torch.cat([data, noise, context], dim=1))
+        hidden = F.silu(torch.addcmul(shift, hidden, 1 + scale))
+        return self.leave(F.silu(self.middle(hidden)))
 
 
 def _waves(

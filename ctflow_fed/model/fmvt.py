@@ -48,7 +48,7 @@ ZERO_BRANCHES = (
     "frame_embedder.known",
     "frame_embedder.level",
     "report_pool",
-    "refiner.time",
+    "refiner.told",
     "refiner.leave",
     "final_layer.linear",
     "final_layer.gain",
@@ -122,7 +122,8 @@ class FMvT(nn.Module):
         time = self.t_embedder(timestep)
         tokens, seen = self.y_embedder(conditions.report, conditions.report_mask)
         if frames is not None:
-            x = x + self.frame_embedder(frames)
+            placed = self.frame_embedder(frames)
+            x = x + placed[:, :, None]
             time = time + self.report_pool(_mean_token(tokens, seen))
 
         modulation = self.t_block(time).unflatten(1, (6, d))
@@ -133,7 +134,10 @@ class FMvT(nn.Module):
         velocity = self._velocity(x, time, noisy, timestep)
         if frames is None:
             return velocity
-        return velocity + self.refiner(noisy, velocity, timestep, time)
+        told = time[:, None] + placed
+        return velocity + self.refiner(
+            noisy, velocity, conditions.context, timestep, told
+        )
 
     def _velocity(
         self,

@@ -12,12 +12,10 @@ from torch.optim import AdamW
 from ctflow_fed.errors import MismatchError, StoreError
 from ctflow_fed.files import write_atomically
 from ctflow_fed.model import FMvT
+from ctflow_fed.training.optimizer import MEMORY
 from ctflow_fed.training.step import trained_weights
 
 __all__ = ["TrainState", "restore", "save_state"]
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW remembers of each parameter, apart from the number of steps."""
 
 
 @dataclass
@@ -45,18 +43,13 @@ def save_state(path: Path, state: TrainState, job: str) -> None:
     """Write the state; ``job`` names the run that it belongs to."""
     tensors = {}
     for name, value in trained_weights(state.network).items():
-        memory = state.optimizer.state[value] or _fresh(value)
+        memory = state.optimizer.state[value]
         tensors[f"network.{name}"] = value.detach()
         tensors[f"average.{name}"] = state.average[name]
-        tensors |= {f"{moment}.{name}": memory[moment] for moment in MOMENTS}
+        tensors |= {f"{key}.{name}": memory[key] for key in MEMORY if key in memory}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     metadata = {"job": job, "step": str(state.step)}
     write_atomically(path, lambda partial: save_file(tensors, partial, metadata))
-
-
-def _fresh(value: Tensor) -> dict[str, Tensor]:
-    """Return the moments of a weight that no gradient has reached."""
-    return {moment: torch.zeros_like(value) for moment in MOMENTS}
 
 
 @torch.no_grad()
@@ -75,16 +68,18 @@ def restore(path: Path, state: TrainState, job: str) -> None:
                     "store, seed or settings; repeat the command that began it, or "
                     "choose another folder"
                 )
+            names = set(file.keys())
             for name, value in trained_weights(state.network).items():
                 value.copy_(file.get_tensor(f"network.{name}"))
                 state.average[name].copy_(file.get_tensor(f"average.{name}"))
-                state.optimizer.state[value] = {
-                    "step": torch.tensor(float(metadata["step"])),
-                    **{
-                        moment: file.get_tensor(f"{moment}.{name}").to(value)
-                        for moment in MOMENTS
-                    },
+                memory = {
+                    key: file.get_tensor(f"{key}.{name}").to(value)
+                    for key in MEMORY
+                    if f"{key}.{name}" in names
                 }
+                if memory:  # a weight that no gradient has reached has none
+                    step = torch.tensor(float(metadata["step"]))
+                    state.optimizer.state[value] = {"step": step, **memory}
             state.step = int(metadata["step"])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise StoreError(

@@ -15,11 +15,11 @@ from ctflow_fed.training.batch import (
     known_clips,
     previous_clips,
 )
+from ctflow_fed.training.optimizer import optimizer_of
 from ctflow_fed.training.prefetch import drawn_ahead
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import (
     batch_loss,
-    make_optimizer,
     step_generator,
     train_step,
     trained_weights,
@@ -63,7 +63,7 @@ def fit(
     """
     check_store(network, store)
     network.train()
-    optimizer = make_optimizer(network, settings)
+    optimizer = optimizer_of(trained_weights(network), settings)
     anchor = {
         name: value.detach().clone() for name, value in trained_weights(network).items()
     }

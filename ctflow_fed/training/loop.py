@@ -27,11 +27,11 @@ from ctflow_fed.training.adapters import (
 from ctflow_fed.training.checkpoint import TrainState, restore, save_state
 from ctflow_fed.training.fit import check_origin, check_store
 from ctflow_fed.training.merge import Adapter, AdapterSettings
+from ctflow_fed.training.optimizer import optimizer_of
 from ctflow_fed.training.prefetch import drawn_ahead
 from ctflow_fed.training.provenance import describe
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import (
-    make_optimizer,
     step_generator,
     train_step,
     trained_weights,
@@ -134,10 +134,9 @@ def _job(
 
 
 def _begin(network: FMvT, settings: TrainSettings) -> TrainState:
-    average = {
-        name: value.detach().clone() for name, value in trained_weights(network).items()
-    }
-    return TrainState(network.train(), make_optimizer(network, settings), average)
+    weights = trained_weights(network)
+    average = {name: value.detach().clone() for name, value in weights.items()}
+    return TrainState(network.train(), optimizer_of(weights, settings), average)
 
 
 def _run(

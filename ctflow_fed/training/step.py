@@ -15,23 +15,23 @@ from ctflow_fed.flow import (
     shifted,
     straight_path,
 )
-from ctflow_fed.machine import autocast
+from ctflow_fed.machine import autocast, differentiable_attention
 from ctflow_fed.model import FMvT
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Clip, Time
 from ctflow_fed.training.batch import ClipBatch
+from ctflow_fed.training.optimizer import learning_rate_at
 from ctflow_fed.training.prefetch import Drawn
 from ctflow_fed.training.settings import TrainSettings
 
 __all__ = [
     "batch_loss",
-    "make_optimizer",
     "step_generator",
     "train_step",
     "trained_weights",
 ]
 
-UNIFORM_SHARE = 0.3
+UNIFORM_SHARE = 0.4
 """Of our clips, the share whose time is drawn evenly."""
 
 
@@ -50,16 +50,6 @@ def trained_weights(network: FMvT) -> dict[str, Parameter]:
     }
 
 
-def make_optimizer(network: FMvT, settings: TrainSettings) -> AdamW:
-    """Return AdamW with CTFlow's betas, for the weights that are trained."""
-    return AdamW(
-        trained_weights(network).values(),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.999),
-        weight_decay=settings.weight_decay,
-    )
-
-
 def train_step(
     network: FMvT,
     optimizer: AdamW,
@@ -71,23 +61,22 @@ def train_step(
 ) -> float:
     """Update ``network`` in place and return the flow-matching loss before the update.
 
-    The step that was drawn sets the learning rate of the warm-up. ``anchor`` holds the
+    The step that was drawn sets the learning rate. ``anchor`` holds the
     weights that FedProx pulls towards: ``mu / 2 |w - w_global|^2`` joins the loss.
     """
     device = next(network.parameters()).device
     batch, weights = drawn.batch.to(device), channel_weights.to(device)
     network.checkpointing = settings.checkpointing
-    loss = batch_loss(network, batch, weights, settings, drawn.generator)
-    objective = loss.mean()
-    if anchor is not None and settings.proximal:
-        objective = objective + settings.proximal / 2 * _distance(network, anchor)
-
     optimizer.zero_grad()
-    objective.backward()
+    with differentiable_attention(device):
+        loss = batch_loss(network, batch, weights, settings, drawn.generator)
+        objective = loss.mean()
+        if anchor is not None and settings.proximal:
+            objective = objective + settings.proximal / 2 * _distance(network, anchor)
+        objective.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
-        warmth = min(1.0, (drawn.step + 1) / (settings.warmup_steps + 1))
-        group["lr"] = settings.learning_rate * warmth
+        group["lr"] = learning_rate_at(drawn.step, settings)
     optimizer.step()
     return float(loss.detach().mean())
 

@@ -41,7 +41,7 @@ def test_training_lowers_the_loss(haar_store: Path, method: str):
     before = evaluate_loss(network, store, seed=0, method=method)
 
     settings = TrainSettings(
-        method=method, batch_clips=4, max_frames=16, learning_rate=3e-3
+        method=method, batch_clips=4, max_frames=16, learning_rate=1e-3
     )
     result = fit(network, store, settings, steps=150, seed=0)
 
