@@ -1,5 +1,6 @@
 """``ctflow federation``: one generator, taught at several sites."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from ctflow_fed.federation import RoundRecord
@@ -17,6 +19,36 @@ __all__ = ["command"]
 @click.group("federation")
 def command() -> None:
     """Train one generator at several sites; only weights leave a site."""
+
+
+@command.command("provision")
+@click.argument(
+    "consortium", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="The consortium's folder.")
+@click.option("--reissue", multiple=True, help="A site that gets a new key and kit.")
+@click.option("--revoke", multiple=True, help="A site that takes part no longer.")
+def provision(
+    consortium: Path, out: Path, reissue: tuple[str, ...], revoke: tuple[str, ...]
+) -> None:
+    """Make keys, certificates and a kit for each site of CONSORTIUM, a TOML file.
+
+    What is there already is left alone; a command that was stopped may be repeated.
+    """
+    if importlib.util.find_spec("cryptography") is None:
+        raise MissingExtraError("cryptography", "federation")
+    from ctflow_fed.deployment.consortium import read_consortium
+    from ctflow_fed.deployment.provision import provision as provide
+
+    done = provide(read_consortium(consortium), out, reissue, revoke)
+    if done.server:
+        click.echo(f"server: new certificate in {out / 'server'}")
+    for site in done.issued:
+        click.echo(f"{site}: new kit {out / 'kits' / site}.tar.gz")
+    for site in done.revoked:
+        click.echo(f"{site}: revoked; unregister it at a SuperLink that runs")
+    if not (done.server or done.issued or done.revoked):
+        click.echo("nothing was left to do")
 
 
 @command.command("run")
