@@ -2,6 +2,7 @@
 
     authority/ca.key ca.crt            signs the server's certificate; stays offline
     server/ca.crt server.crt server.key
+    server/nginx.conf                  the reverse proxy that is open to the outside
     server/nodes/SITE.pub              the public key of each site, to be registered
     server/nodes/SITE.revoked          a site that takes part no longer
     kits/SITE.tar.gz                   what a hospital gets, its private key included
@@ -29,6 +30,7 @@ from ctflow_fed.deployment.certificates import (
     write_private,
 )
 from ctflow_fed.deployment.consortium import Consortium
+from ctflow_fed.deployment.proxy import nginx_config
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.files import write_atomically
 
@@ -139,6 +141,8 @@ def _provide_server(consortium: Consortium, folder: Path) -> bool:
         _write(authority / "ca.crt", authority_certificate(key, consortium.name))
     issuer = (authority / "ca.crt").read_bytes()
     _write(server / "ca.crt", issuer)
+    _write(server / "nginx.conf", nginx_config(consortium.port).encode())
+    (server / "nginx").mkdir(exist_ok=True)
     if _is_served(server, consortium.host, issuer):
         return False
     signer, key = load_key(authority / "ca.key"), new_key()
