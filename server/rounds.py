@@ -63,7 +63,7 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
         return
     if not job.is_played:
         roster = Roster(grid, settings.sites)
-        roster.wait(settings.wait_seconds, job.ledger.quarantined())
+        roster.wait(settings.wait_seconds, _barred(job))
         job.check_sites(list(roster.facts.values()))
         _play_rounds(grid, roster, job)
     job.publish()
@@ -89,7 +89,7 @@ def _play_round(
 ) -> RoundRecord:
     """Train at the sites, average what they send, evaluate the average at the sites."""
     began = time.monotonic()
-    barred = job.ledger.quarantined()
+    barred = _barred(job)
     trained = _train(grid, roster, job, number, barred)
     _check_quorum(job, number, trained, barred)
     results = trained.taken
@@ -192,6 +192,14 @@ def _mean(
     loss: Callable[[SiteResult], float],
 ) -> float:
     return weighted_mean({site: loss(each) for site, each in results.items()}, shares)
+
+
+def _barred(job: Job) -> dict[str, str]:
+    """Return who is quarantined and why; too few others end the job for now."""
+    barred = job.ledger.quarantined()
+    if len(job.settings.sites) - len(barred) < job.settings.min_sites:
+        raise _ended(job.ledger.rounds + 1, "has too few sites left", barred)
+    return barred
 
 
 def _check_quorum(

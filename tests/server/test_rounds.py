@@ -482,6 +482,21 @@ def test_three_wrong_answers_quarantine_a_site_until_it_is_released(
     assert set(records_of(settings)[5]["slices"]) == {"a", "b"}
 
 
+def test_a_job_whose_sites_are_all_quarantined_ends_with_a_sentence(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=5, steps=1)
+    lossless = with_losses(1.0, -1.0, -1.0, -1.0)
+    with pytest.raises(IncompleteError, match=r"round 4 has too few sites left \(a: "):
+        play_job(direct_grid(stores, a=lossless, b=NAN), settings)
+    assert [record["strikes"] for record in records_of(settings)] == [["a", "b"]] * 3
+
+    grid = direct_grid(stores)
+    with pytest.raises(IncompleteError, match=r"federation release a .*release b "):
+        play_job(grid, settings)
+    assert grid.sent == []
+
+
 def test_a_site_that_is_silent_or_crashes_gives_no_wrong_answer(
     direct_grid, stores, settings
 ):
