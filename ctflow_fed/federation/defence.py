@@ -16,8 +16,9 @@ from ctflow_fed.federation.settings import ConfigValue, RoundOrder
 __all__ = ["check_receipt", "outliers", "receipt"]
 
 FARTHEST = 5.0
-"""An update may move so many times as far as the median update. Three phantom hospitals
-differ by a quarter, rounds of one job by a half; the rest is left to real ones."""
+"""An update may move so many times as far as the median update. In rounds of 20 steps
+three phantom hospitals differ by less than a quarter, the rounds of a job by less than
+two times; the rest is left to real hospitals."""
 
 
 def receipt(
