@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -36,14 +36,15 @@ class Roster:
         self._refused: dict[str, str] = {}
         self._failed: dict[int, str] = {}
 
-    def wait(self, seconds: float) -> None:
-        """Return once every site has answered.
+    def wait(self, seconds: float, without: Collection[str] = ()) -> None:
+        """Return once every site but those ``without`` has answered.
 
         Raises ``MismatchError`` when a site cannot take part, and ``IncompleteError``
         with the names of those that have not answered in time.
         """
         end = time.monotonic() + seconds
-        while missing := sorted(set(self._sites) - set(self.refresh())):
+        named = set(self._sites) - set(without)
+        while missing := sorted(named - set(self.refresh())):
             for site in missing:
                 if site in self._refused:
                     raise MismatchError(f"{site}: {self._refused[site]}")
@@ -65,6 +66,11 @@ class Roster:
             if node in present:
                 self._hear(node, reply)
         return dict(self._nodes)
+
+    def contested(self) -> dict[str, str]:
+        """Return the sites whose name a second SuperNode claims, and what was done."""
+        why = "a second SuperNode claims its name; the first is kept"
+        return dict.fromkeys(self._rivals.values(), why)
 
     def why_absent(self, site: str) -> str:
         """Return what is known of why a site has no node."""

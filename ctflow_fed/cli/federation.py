@@ -11,7 +11,7 @@ from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
 from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from ctflow_fed.federation import RoundRecord
+    from ctflow_fed.federation import Job, RoundRecord
 
 __all__ = ["command"]
 
@@ -67,6 +67,42 @@ def provision(
     help="Clips with some slices known, or the paper's: each after the one below it.",
 )
 @click.option("--proximal", default=0.0, show_default=True, help="Mu of FedProx.")
+@click.option(
+    "--strategy",
+    default="fedavg",
+    show_default=True,
+    type=click.Choice(
+        ["fedavg", "fedavgm", "fedadam", "diloco", "trimmed-mean", "median"]
+    ),
+    help="How the server makes the next weights of what the sites send.",
+)
+@click.option(
+    "--server-learning-rate",
+    default=0.0,
+    help="Of fedavgm, fedadam or diloco, in place of its own.",
+)
+@click.option(
+    "--server-ema",
+    default=0.0,
+    help="Decay of an average of the weights over rounds, which then is the model.",
+)
+@click.option(
+    "--min-sites",
+    default=1,
+    show_default=True,
+    help="A round with fewer usable updates is not averaged.",
+)
+@click.option(
+    "--max-share",
+    default=1.0,
+    show_default=True,
+    help="Largest share of one site in the average.",
+)
+@click.option(
+    "--patience",
+    default=0,
+    help="Stop after so many rounds without a lower loss, with the best model.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @start_options
 def run(
@@ -79,6 +115,12 @@ def run(
     learning_rate: float,
     method: str,
     proximal: float,
+    strategy: str,
+    server_learning_rate: float,
+    server_ema: float,
+    min_sites: int,
+    max_share: float,
+    patience: int,
     as_json: bool,
     preset: str,
     init: Path | None,
@@ -108,6 +150,12 @@ def run(
         learning_rate=learning_rate,
         method=method,
         proximal=proximal,
+        strategy=strategy,
+        server_learning_rate=server_learning_rate,
+        server_ema=server_ema,
+        min_sites=min_sites,
+        max_share=max_share,
+        patience=patience,
         seed=seed,
     )
     click.echo(f"{len(stores)} sites on this machine: {', '.join(stores)}", err=True)
@@ -120,7 +168,18 @@ def run(
     job = run_locally(settings, stores, hear)
     if not played:
         click.echo("nothing was left to do: the job is done already", err=True)
-    _summarise(job.ledger.model, job.ledger.records, as_json)
+    _summarise(job, as_json)
+
+
+@command.command("release")
+@click.argument("site")
+@click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")
+def release_site(site: str, out: Path) -> None:
+    """Let SITE, quarantined after wrong answers, take part in a job again."""
+    from ctflow_fed.federation import release
+
+    release(out, site)
+    click.echo(f"{site} is asked again from the next round on")
 
 
 def _say(played: "RoundRecord", rounds: int) -> None:
@@ -135,17 +194,22 @@ def _say(played: "RoundRecord", rounds: int) -> None:
         click.echo(f"  left out: {site}: {reason}", err=True)
 
 
-def _summarise(model: Path, records: tuple["RoundRecord", ...], as_json: bool) -> None:
-    first, last = records[0].loss_before, records[-1].loss_after
+def _summarise(job: "Job", as_json: bool) -> None:
+    records, model = job.ledger.records, job.ledger.model
+    first, last, best = records[0].loss_before, records[-1].loss_after, job.ledger.best
     if as_json:
         result = {
             "model": str(model),
             "rounds": len(records),
+            "best_round": best,
             "loss_first": first,
             "loss_last": last,
-            "digest": records[-1].digest,
+            "digest": records[job.chosen - 1].digest,
         }
         click.echo(json.dumps(result))
     else:
-        click.echo(f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}")
+        click.echo(
+            f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}, "
+            f"lowest after round {best}"
+        )
         click.echo(f"model: {model}")
