@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
@@ -62,7 +63,8 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
         log.info("all rounds are done already")
         return
     if not job.is_played:
-        roster = Roster(grid, settings.sites)
+        keys = Path(settings.nodes) if settings.nodes else None
+        roster = Roster(grid, settings.sites, keys)
         roster.wait(settings.wait_seconds, _barred(job))
         job.check_sites(list(roster.facts.values()))
         _play_rounds(grid, roster, job)

@@ -38,9 +38,11 @@ class FederationSettings:
     """A federated job.
 
     ``out`` is the job's folder on the server's host; ``sites`` are the names of the
-    sites that take part; ``init`` is a model package to begin with, empty for a fresh
-    network of size ``preset``; ``method`` is that of `TrainSettings`, whatever trained
-    the package; ``wait_seconds`` is how long missing sites are waited for at the start,
+    sites that take part; ``nodes`` is the folder of their public keys there, by which
+    they are known, empty where they tell their names, as in the local simulation;
+    ``init`` is a model package to begin with, empty for a fresh network of size
+    ``preset``; ``method`` is that of `TrainSettings`, whatever trained the package;
+    ``wait_seconds`` is how long missing sites are waited for at the start,
     ``round_seconds`` how long their answers are in every round.
 
     ``strategy`` is one of `STRATEGIES`, ``server_learning_rate`` that of its rule, 0
@@ -53,6 +55,7 @@ class FederationSettings:
 
     out: str
     sites: tuple[str, ...]
+    nodes: str = ""
     rounds: int = 10
     steps: int = 100
     preset: str = "tiny"
@@ -162,7 +165,7 @@ class FederationSettings:
         known by the digest of its weights and its size by its network, which the caller
         adds.
         """
-        loose = {"out", "init", "preset", "wait_seconds", "round_seconds"}
+        loose = {"out", "nodes", "init", "preset", "wait_seconds", "round_seconds"}
         values = {k: v for k, v in asdict(self).items() if k not in loose}
         return {**values, "sites": list(self.sites)}
 
