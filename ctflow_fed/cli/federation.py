@@ -11,7 +11,7 @@ from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
 from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from ctflow_fed.federation import Job, RoundRecord
+    from ctflow_fed.federation import FederationSettings, Job, RoundRecord
 
 __all__ = ["command"]
 
@@ -35,8 +35,7 @@ def provision(
 
     What is there already is left alone; a command that was stopped may be repeated.
     """
-    if importlib.util.find_spec("cryptography") is None:
-        raise MissingExtraError("cryptography", "federation")
+    _need_cryptography()
     from ctflow_fed.deployment.consortium import read_consortium
     from ctflow_fed.deployment.provision import provision as provide
 
@@ -51,9 +50,27 @@ def provision(
         click.echo("nothing was left to do")
 
 
+@command.command("server")
+@click.argument("folder", type=FOLDER)
+def server(folder: Path) -> None:
+    """Run the server of FOLDER, which `provision` made, until Ctrl-C or SIGTERM.
+
+    Only nginx is open to the outside; jobs are submitted on this host.
+    """
+    _need_cryptography()
+    from ctflow_fed.deployment.coordinator import serve
+
+    def started(sites: tuple[str, ...]) -> None:
+        click.echo(f"the server is up for {', '.join(sites) or 'no site'}", err=True)
+
+    serve(folder, started)
+    click.echo("the server was stopped", err=True)
+
+
 @command.command("run")
-@click.argument("sites", nargs=-1, required=True, type=FOLDER)
-@click.option("--local", is_flag=True, help="Run all sites on this machine.")
+@click.argument("sites", nargs=-1, type=FOLDER)
+@click.option("--local", is_flag=True, help="Run all SITES on this machine.")
+@click.option("--server", type=FOLDER, help="A folder whose server runs on this host.")
 @click.option("--out", required=True, type=NEW_FOLDER, help="Where the job is kept.")
 @click.option("--rounds", default=10, show_default=True, help="Rounds in all.")
 @click.option("--steps", default=100, show_default=True, help="Steps in a round.")
@@ -108,6 +125,7 @@ def provision(
 def run(
     sites: tuple[Path, ...],
     local: bool,
+    server: Path | None,
     out: Path,
     rounds: int,
     steps: int,
@@ -126,26 +144,30 @@ def run(
     init: Path | None,
     seed: int,
 ) -> None:
-    """Train at SITES, stores made by `ctflow intake`, and average in rounds.
+    """Train at several sites and average in rounds. To resume, repeat the command.
 
-    The names of the folders name the sites. To resume, repeat the command.
+    With --local at SITES, stores made by `ctflow intake`: the names of the folders name
+    the sites. With --server at all sites of a consortium that are not revoked: the job
+    is submitted to the server that `ctflow federation server` runs on this host.
     """
-    if not local:
+    if local == (server is not None) or bool(sites) != local or (server and as_json):
         raise click.UsageError(
-            "say --local to run all sites on this machine; server/README.md tells how "
-            "to run sites at several hospitals"
+            "say --local with the stores of all sites to run them on this machine, or "
+            "--server FOLDER with neither stores nor --json for sites elsewhere"
         )
     from ctflow_fed.deployment.local import name_sites, run_locally
     from ctflow_fed.federation import FederationSettings, RoundRecord
 
     stores = name_sites(sites)
+    nodes = server.resolve() / "server" / "nodes" if server else None
     settings = FederationSettings(
-        out=str(out),
-        sites=tuple(stores),
+        out=str(out if local else out.resolve()),
+        sites=_registered(nodes) if nodes else tuple(stores),
+        nodes=str(nodes or ""),
         rounds=rounds,
         steps=steps,
         preset=preset,
-        init=str(init) if init else "",
+        init=str(init.resolve() if server else init) if init else "",
         batch_clips=batch_clips,
         learning_rate=learning_rate,
         method=method,
@@ -158,6 +180,9 @@ def run(
         patience=patience,
         seed=seed,
     )
+    if server:
+        _submit(server, settings)
+        return
     click.echo(f"{len(stores)} sites on this machine: {', '.join(stores)}", err=True)
     played: list[RoundRecord] = []
 
@@ -180,6 +205,29 @@ def release_site(site: str, out: Path) -> None:
 
     release(out, site)
     click.echo(f"{site} is asked again from the next round on")
+
+
+def _registered(nodes: Path) -> tuple[str, ...]:
+    _need_cryptography()
+    from ctflow_fed.deployment.registry import read_registry
+
+    return tuple(read_registry(nodes).values())
+
+
+def _submit(server: Path, settings: "FederationSettings") -> None:
+    from ctflow_fed.deployment.submit import submit
+
+    submit(server, settings)
+    click.echo(
+        f"submitted to {', '.join(settings.sites)}; rounds and model go to "
+        f"{settings.out}",
+        err=True,
+    )
+
+
+def _need_cryptography() -> None:
+    if importlib.util.find_spec("cryptography") is None:
+        raise MissingExtraError("cryptography", "federation")
 
 
 def _say(played: "RoundRecord", rounds: int) -> None:

@@ -20,6 +20,7 @@ from ctflow_fed.files import write_atomically
 __all__ = [
     "authority_certificate",
     "certificate_serves",
+    "is_current",
     "load_key",
     "new_key",
     "node_key_text",
@@ -143,6 +144,15 @@ def certificate_serves(pem: bytes, key: Key, host: str, issuer: bytes) -> bool:
         and _general_name(host) in names
         and left > datetime.timedelta(days=RENEWAL_DAYS)
     )
+
+
+def is_current(pem: bytes) -> bool:
+    """Tell whether a certificate is valid by the clock of this host."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return False
+    return certificate.not_valid_before_utc <= _now() <= certificate.not_valid_after_utc
 
 
 def _now() -> datetime.datetime:

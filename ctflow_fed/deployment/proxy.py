@@ -6,9 +6,14 @@ could read differently goes nowhere. A site takes a 500 for the end, and waits a
 503.
 """
 
-__all__ = ["SUPERLINK_PORT", "nginx_config"]
+import re
+
+from ctflow_fed.errors import PackageError
+
+__all__ = ["SUPERLINK_PORT", "nginx_config", "ports_in"]
 
 SUPERLINK_PORT = 8000  # on loopback
+PORTS = re.compile(r"listen (\d+) ssl;.* https://127\.0\.0\.1:(\d+);", re.DOTALL)
 
 CONFIG = """\
 # Made by `ctflow federation provision`; every path is relative to this folder.
@@ -56,3 +61,11 @@ def nginx_config(port: int, superlink: int = SUPERLINK_PORT) -> str:
     ``port`` is open to the outside, ``superlink`` is that of the SuperLink on loopback.
     """
     return CONFIG.format(port=port, superlink=superlink)
+
+
+def ports_in(config: str) -> tuple[int, int]:
+    """Return what `nginx_config` was given: the port outside and the SuperLink's."""
+    found = PORTS.search(config)
+    if found is None:
+        raise PackageError("nginx.conf is not what provision wrote; provision again")
+    return int(found[1]), int(found[2])
