@@ -196,6 +196,30 @@ def run(
     _summarise(job, as_json)
 
 
+@command.command("status")
+@click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")
+@click.option("--server", type=FOLDER, help="Say which sites are connected to it, too.")
+def status(out: Path, server: Path | None) -> None:
+    """Show the finished rounds of a job, and which sites are up."""
+    from ctflow_fed.federation import read_ledger
+
+    ledger = read_ledger(out)
+    click.echo("round    loss  sites      MB  seconds")
+    for each in ledger.records:
+        click.echo(
+            f"{each.round:5d}  {each.loss_after:6.4f}  {len(each.slices):5d}  "
+            f"{each.bytes / 1e6:6.1f}  {each.seconds:7.1f}"
+        )
+        for site, reason in each.refused.items():
+            click.echo(f"  left out: {site}: {reason}")
+    click.echo(f"model: {ledger.model if ledger.is_published else 'not yet'}")
+    if server:
+        from ctflow_fed.deployment.presence import sites_up
+
+        for site, is_up in sites_up(server).items():
+            click.echo(f"{site}: {'up' if is_up else 'down'}")
+
+
 @command.command("release")
 @click.argument("site")
 @click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")

@@ -32,11 +32,14 @@ from ctflow_fed.errors import (
     PackageError,
     SettingsError,
 )
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import write_atomically, write_json
 
-__all__ = ["flower_environment", "serve"]
+__all__ = ["SITES", "flower_environment", "serve"]
 
 SECRET = "superexec.secret"
+SITES = "flower/sites.json"
+"""The node of each site at the server that runs, or ran last."""
+
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -214,14 +217,14 @@ def _answers(port: int) -> bool:
 
 def _register(server: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
     """Register the key of each site that is not revoked; return their names."""
-    sites = tuple(sorted(read_registry(server / "nodes").values()))
-    for site in sites:
+    nodes: dict[str, str] = {}
+    for site in sorted(read_registry(server / "nodes").values()):
         words = ["flwr", "supernode", "register", f"nodes/{site}.pub", "fed"]
         done = subprocess.run(
-            [*words, "--name", site],
+            [*words, "--name", site, "--format", "json"],
             cwd=server,
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             check=False,
         )
         if done.returncode != 0:
@@ -229,7 +232,9 @@ def _register(server: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
                 f"the key of {site} could not be registered; what was said last tells "
                 "why"
             )
-    return sites
+        nodes[site] = str(json.loads(done.stdout)["node-id"])
+    write_json(server / SITES, nodes)
+    return tuple(nodes)
 
 
 def _check_alive(daemons: Daemons) -> None:

@@ -9,7 +9,7 @@ from ctflow_fed.federation.aggregate import (
 )
 from ctflow_fed.federation.defence import check_receipt, outliers, receipt
 from ctflow_fed.federation.job import Job, open_job
-from ctflow_fed.federation.ledger import Ledger, RoundRecord, release
+from ctflow_fed.federation.ledger import Ledger, RoundRecord, read_ledger, release
 from ctflow_fed.federation.local_fit import SiteResult, local_loss, local_round
 from ctflow_fed.federation.payload import (
     RAW,
@@ -88,6 +88,7 @@ __all__ = [
     "outliers",
     "pack",
     "read_beside",
+    "read_ledger",
     "receipt",
     "release",
     "save_beside",

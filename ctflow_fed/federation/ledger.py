@@ -21,7 +21,7 @@ from typing import Any, get_origin
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.files import read_json, write_atomically, write_json
 
-__all__ = ["STATE", "Ledger", "RoundRecord", "release"]
+__all__ = ["STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
 
 STATE = "server.safetensors"
 """What the server carries on beside a model package, where there is anything."""
@@ -176,14 +176,19 @@ class Ledger:
         )
 
 
+def read_ledger(folder: Path) -> Ledger:
+    """Read the job in a folder; raises ``PackageError`` where none is."""
+    if not (folder / "run.json").exists():
+        raise PackageError("expected the folder of a job, got one without a run.json")
+    return Ledger(folder, _read_records(folder / "rounds.jsonl"))
+
+
 def release(folder: Path, site: str) -> None:
     """Let a quarantined site of the job in a folder take part again.
 
     Raises ``PackageError`` where no job is, ``SettingsError`` for any other site.
     """
-    if not (folder / "run.json").exists():
-        raise PackageError("expected the folder of a job, got one without a run.json")
-    ledger = Ledger(folder, _read_records(folder / "rounds.jsonl"))
+    ledger = read_ledger(folder)
     quarantined = ledger.quarantined()
     if site not in quarantined:
         names = ", ".join(sorted(quarantined)) or "none"

@@ -54,6 +54,23 @@ def test_a_quarantined_site_is_released_once(tmp_path: Path):
     assert "quarantined (none), got another" in str(again.exception)
 
 
+def test_the_status_of_a_job_tells_each_round_and_who_was_left_out(tmp_path: Path):
+    words = ["federation", "status", "--out", str(tmp_path)]
+    assert CliRunner().invoke(cli, words).exit_code == 1
+
+    ledger = Ledger.open(tmp_path, {})
+    for number in (1, 2):
+        ledger.commit(record(number), lambda folder: None)
+
+    lines = CliRunner().invoke(cli, words).output.splitlines()
+    assert [line.split() for line in lines[1::2]] == [
+        ["1", "0.8000", "1", "0.0", "0.1"],
+        ["2", "0.8000", "1", "0.0", "0.1"],
+        ["model:", "not", "yet"],
+    ]
+    assert lines[2] == lines[4] == "  left out: b: wrong"
+
+
 def test_a_folder_that_is_no_job_releases_nobody(tmp_path: Path):
     result = release("b", tmp_path)
 

@@ -11,10 +11,11 @@ from ctflow_fed.deployment import certificates, coordinator
 from ctflow_fed.deployment.certificates import is_current
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.coordinator import serve
+from ctflow_fed.deployment.presence import sites_up
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import nginx_config, ports_in
 from ctflow_fed.deployment.registry import read_registry
-from ctflow_fed.errors import MismatchError, PackageError
+from ctflow_fed.errors import IncompleteError, MismatchError, PackageError
 from ctflow_fed.federation import FederationSettings
 
 
@@ -125,3 +126,5 @@ def test_a_server_that_does_not_run_takes_no_job(folder):
 
     assert result.exit_code == 1
     assert str(result.exception).startswith("the server of this folder took no job")
+    with pytest.raises(IncompleteError, match="does not answer; start it with"):
+        sites_up(folder)

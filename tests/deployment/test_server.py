@@ -133,6 +133,15 @@ def test_a_job_is_played_by_the_sites_of_the_kits(deployed, tmp_path):
     assert set(json.loads(line)["slices"]) == {"east", "north"}
     assert json.loads(line)["refused"] == {}
     assert load_package(out / "model").provenance.sites == 2
+    told = subprocess.run(
+        ["ctflow", "federation", "status", "--out", out, "--server", deployed.folder],
+        env=deployed.environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert told.endswith(f"model: {out / 'model'}\neast: up\nnorth: up\n")
 
 
 def test_a_folder_has_one_server_at_a_time(deployed):
