@@ -34,6 +34,7 @@ from ctflow_fed.federation import (
     local_loss,
     local_round,
     pack,
+    receipt,
 )
 
 __all__ = ["app"]
@@ -58,7 +59,8 @@ def train(message: Message, context: Context) -> Message:
     """Train the weights of a round and send them back with two losses."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
-        result = local_round(store, *_received(message), site)
+        order, wire = _received(message)
+        result = local_round(store, order, wire, site)
         arrays = {
             name: Array(each.dtype, each.shape, RAW, each.data)
             for name, each in pack(result.arrays).items()
@@ -70,7 +72,13 @@ def train(message: Message, context: Context) -> Message:
                 "loss-last": result.loss_last,
             }
         )
-        return RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
+        return RecordDict(
+            {
+                "receipt": ConfigRecord({**receipt(order, site, store.header)}),
+                "arrays": ArrayRecord(arrays),
+                "metrics": metrics,
+            }
+        )
 
     return _answer(message, context, work)
 
@@ -80,10 +88,12 @@ def evaluate(message: Message, context: Context) -> Message:
     """Send the loss of the weights that came."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
-        loss = local_loss(store, *_received(message))
+        order, wire = _received(message)
+        loss = local_loss(store, order, wire)
         slices = sum(record.slices for record in store.records)
         metrics = MetricRecord({"num-examples": slices, "loss": loss})
-        return RecordDict({"metrics": metrics})
+        given = ConfigRecord({**receipt(order, site, store.header)})
+        return RecordDict({"receipt": given, "metrics": metrics})
 
     return _answer(message, context, work)
 

@@ -3,29 +3,39 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from ctflow_fed.errors import IncompleteError
 from ctflow_fed.federation import (
+    Arrays,
     FederationSettings,
     Job,
+    RoundOrder,
     RoundRecord,
     SiteResult,
-    arrays_of,
-    federated_average,
-    load_arrays,
+    arrays_digest,
+    beside_digest,
     open_job,
+    outliers,
+    shares_of,
     weighted_mean,
 )
-from ctflow_fed.weights import weights_digest
 from server.sites import Roster, ask
-from server.strategy import loss_in, order_content, sort_replies, update_in
+from server.strategy import (
+    CheckedUpdate,
+    Sorted,
+    loss_in,
+    order_content,
+    sort_replies,
+    update_in,
+)
 
 __all__ = ["play_job"]
 
@@ -35,11 +45,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Answers(Generic[T]):
-    """What the sites said, why others did not, who was silent, how many were asked."""
+class _Answers(Sorted[T]):
+    """The answers of the sites, who was silent, and how many were asked."""
 
-    taken: dict[str, T]
-    refused: dict[str, str]
     silent: frozenset[str]
     asked: int
 
@@ -52,25 +60,25 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
     """
     job = open_job(settings)
     if job.is_finished:
-        log.info("all %d rounds are done already", settings.rounds)
+        log.info("all rounds are done already")
         return
-    if job.ledger.rounds < settings.rounds:
-        roster = Roster(grid, settings.sites)
-        roster.wait(settings.wait_seconds)
+    if not job.is_played:
+        keys = Path(settings.nodes) if settings.nodes else None
+        roster = Roster(grid, settings.sites, keys)
+        roster.wait(settings.wait_seconds, _barred(job))
         job.check_sites(list(roster.facts.values()))
         _play_rounds(grid, roster, job)
-    job.ledger.publish()
+    job.publish()
 
 
 def _play_rounds(grid: Grid, roster: Roster, job: Job) -> None:
     """Play round after round, each from the loss that the last one ended with."""
-    done, rounds = job.ledger.rounds, job.settings.rounds
-    if done:
+    if job.ledger.rounds:
         loss = job.ledger.records[-1].loss_after
     else:
         loss, _ = _global_loss(grid, roster, job, 0)
-    for number in range(done + 1, rounds + 1):
-        record = _play_round(grid, roster, job, number, loss)
+    while not job.is_played:
+        record = _play_round(grid, roster, job, job.ledger.rounds + 1, loss)
         job.commit(record, list(roster.facts.values()))
         loss = record.loss_after
         values = asdict(record)
@@ -83,32 +91,52 @@ def _play_round(
 ) -> RoundRecord:
     """Train at the sites, average what they send, evaluate the average at the sites."""
     began = time.monotonic()
-    start = arrays_of(job.network)
-    trained = _exchange(
-        grid, roster, job, number, MessageType.TRAIN, partial(update_in, start=start)
-    )
+    barred = _barred(job)
+    trained = _train(grid, roster, job, number, barred)
+    _check_quorum(job, number, trained, barred)
     results = trained.taken
-    if not results:
-        raise _nothing_came(number, trained.refused)
     slices = {site: result.slices for site, result in results.items()}
-    average = federated_average(
-        {site: result.arrays for site, result in results.items()}, slices
-    )
-    load_arrays(job.network, average)
-    loss_after, told = _global_loss(grid, roster, job, number, trained.silent)
+    shares = shares_of(slices, job.settings.max_share)
+    job.advance({site: result.arrays for site, result in results.items()}, slices)
+    unasked = trained.silent | set(barred)
+    loss_after, told = _global_loss(grid, roster, job, number, unasked)
     lossless = {site: f"no loss: {why}" for site, why in told.refused.items()}
-    size = sum(value.nbytes for value in start.values())
+    size = sum(value.nbytes for value in job.state.weights.values())
     return RoundRecord(
         round=number,
         slices=slices,
-        refused={**lossless, **trained.refused},
-        train_loss_first=_mean(results, slices, lambda result: result.loss_first),
-        train_loss_last=_mean(results, slices, lambda result: result.loss_last),
+        moved={site: result.moved for site, result in results.items()},
+        refused={**roster.contested(), **lossless, **trained.refused, **barred},
+        strikes=sorted(trained.wrong | told.wrong),
+        train_loss_first=_mean(results, shares, lambda result: result.loss_first),
+        train_loss_last=_mean(results, shares, lambda result: result.loss_last),
         loss_before=loss_before,
         loss_after=loss_after,
         seconds=round(time.monotonic() - began, 3),
         bytes=size * (trained.asked + told.asked + len(results)),
-        digest=weights_digest(job.network.state_dict()),
+        digest=arrays_digest(job.state.model),
+        state=beside_digest(job.state),
+    )
+
+
+def _train(
+    grid: Grid, roster: Roster, job: Job, number: int, barred: Collection[str]
+) -> _Answers[CheckedUpdate]:
+    """Return what the sites trained from the weights, without what moved too far."""
+    start = job.state.weights
+    read = partial(update_in, start=start)
+    order = job.order(number, start)
+    answers = _exchange(
+        grid, roster, job, order, start, MessageType.TRAIN, read, barred
+    )
+    moved = {site: result.moved for site, result in answers.taken.items()}
+    earlier = [far for record in job.ledger.records for far in record.moved.values()]
+    out = outliers(moved, earlier)
+    return replace(
+        answers,
+        taken={s: each for s, each in answers.taken.items() if s not in out},
+        refused={**answers.refused, **out},
+        wrong=answers.wrong | set(out),
     )
 
 
@@ -119,52 +147,80 @@ def _global_loss(
 
     The sites ``without`` are not asked: who was silent just now would be so again.
     """
-    told = _exchange(grid, roster, job, number, MessageType.EVALUATE, loss_in, without)
+    model = job.state.model
+    order = job.order(number, model)
+    told = _exchange(
+        grid, roster, job, order, model, MessageType.EVALUATE, loss_in, without
+    )
     if not told.taken:
-        raise _nothing_came(number, told.refused)
+        raise _ended(number, "got nothing usable from any site", told.refused)
     slices = {site: roster.facts[site].slices for site in told.taken}
-    return weighted_mean(told.taken, slices), told
+    return weighted_mean(told.taken, shares_of(slices, job.settings.max_share)), told
 
 
 def _exchange(
     grid: Grid,
     roster: Roster,
     job: Job,
-    number: int,
+    order: RoundOrder,
+    arrays: Arrays,
     kind: str,
     read: Callable[[RecordDict], T],
-    without: Collection[str] = (),
+    without: Collection[str],
 ) -> _Answers[T]:
-    """Send the global model to every site but those ``without``; hear what they say."""
-    seconds = job.settings.round_seconds
-    content = order_content(job.order(number), arrays_of(job.network))
+    """Send arrays to every site but those ``without``; hear what they say."""
+    seconds, group = job.settings.round_seconds, str(order.round_number)
+    content = order_content(order, arrays)
     nodes = {s: node for s, node in roster.refresh().items() if s not in without}
     messages = {
-        site: Message(content, node, kind, ttl=seconds + 60, group_id=str(number))
+        site: Message(content, node, kind, ttl=seconds + 60, group_id=group)
         for site, node in nodes.items()
     }
     replies = ask(grid, messages, seconds)
-    slices = {site: facts.slices for site, facts in roster.facts.items()}
-    taken, refused = sort_replies(replies, slices, read)
+    heard = sort_replies(replies, order, roster.facts, read)
     silent = frozenset(nodes) - set(replies)
-    refused |= {site: roster.why_silent(site, seconds) for site in silent}
     absent = set(job.settings.sites) - set(nodes) - set(without)
-    refused |= {site: roster.why_absent(site) for site in absent}
-    return _Answers(taken, refused, silent, len(nodes))
+    refused = {
+        **heard.refused,
+        **{site: roster.why_silent(site, seconds) for site in silent},
+        **{site: roster.why_absent(site) for site in absent},
+    }
+    return _Answers(heard.taken, refused, heard.wrong, silent, len(nodes))
 
 
 def _mean(
-    results: dict[str, SiteResult],
-    slices: dict[str, int],
+    results: Mapping[str, SiteResult],
+    shares: Mapping[str, float],
     loss: Callable[[SiteResult], float],
 ) -> float:
-    return weighted_mean({site: loss(each) for site, each in results.items()}, slices)
+    return weighted_mean({site: loss(each) for site, each in results.items()}, shares)
 
 
-def _nothing_came(number: int, refused: dict[str, str]) -> IncompleteError:
+def _barred(job: Job) -> dict[str, str]:
+    """Return who is quarantined and why; too few others end the job for now."""
+    barred = job.ledger.quarantined()
+    if len(job.settings.sites) - len(barred) < job.settings.min_sites:
+        raise _ended(job.ledger.rounds + 1, "has too few sites left", barred)
+    return barred
+
+
+def _check_quorum(
+    job: Job, number: int, trained: Sorted[CheckedUpdate], barred: Mapping[str, str]
+) -> None:
+    """End the job for now where fewer sites than it asks for sent a usable update."""
+    usable, least = len(trained.taken), job.settings.min_sites
+    refused = {**trained.refused, **barred}
+    if not usable:
+        raise _ended(number, "got nothing usable from any site", refused)
+    if usable < least:
+        what = f"got usable updates from {usable} sites of at least {least}"
+        raise _ended(number, f"{what} and was not averaged", refused)
+
+
+def _ended(number: int, what: str, refused: Mapping[str, str]) -> IncompleteError:
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    what = f"round {number}" if number else "the first evaluation"
+    which = f"round {number}" if number else "the first evaluation"
     return IncompleteError(
-        f"{what} got nothing usable from any site ({reasons}); the same "
+        f"{which} {what} ({reasons}); the same "
         "command goes on after the last finished round"
     )

@@ -2,11 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from ctflow_fed.deployment.registry import read_registry
 from ctflow_fed.errors import CTFlowError, IncompleteError, MismatchError
 from ctflow_fed.federation import SiteFacts, agreed_header
 from server.strategy import content_of, facts_in
@@ -21,14 +23,21 @@ log = logging.getLogger(__name__)
 class Roster:
     """The sites of a job that have answered the preflight question, by their names.
 
+    With ``keys``, the folder of the sites' public keys, a node is the site whose key it
+    has, whatever it says, and one without such a key is no site. Without, a node tells
+    its name.
+
     The first node of a name is the site for as long as it is present. Another one is
     asked again only when the first has gone, as it has when a SuperNode was started
     again, for that may be another node to Flower.
     """
 
-    def __init__(self, grid: Grid, sites: tuple[str, ...]) -> None:
+    def __init__(
+        self, grid: Grid, sites: tuple[str, ...], keys: Path | None = None
+    ) -> None:
         self.facts: dict[str, SiteFacts] = {}
-        self._grid, self._sites = grid, sites
+        self._grid, self._sites, self._keys = grid, sites, keys
+        self._registered: dict[int, str] = {}
         self._nodes: dict[str, int] = {}
         self._asked: set[int] = set()
         self._pending: dict[str, int] = {}
@@ -36,14 +45,15 @@ class Roster:
         self._refused: dict[str, str] = {}
         self._failed: dict[int, str] = {}
 
-    def wait(self, seconds: float) -> None:
-        """Return once every site has answered.
+    def wait(self, seconds: float, without: Collection[str] = ()) -> None:
+        """Return once every site but those ``without`` has answered.
 
         Raises ``MismatchError`` when a site cannot take part, and ``IncompleteError``
         with the names of those that have not answered in time.
         """
         end = time.monotonic() + seconds
-        while missing := sorted(set(self._sites) - set(self.refresh())):
+        named = set(self._sites) - set(without)
+        while missing := sorted(named - set(self.refresh())):
             for site in missing:
                 if site in self._refused:
                     raise MismatchError(f"{site}: {self._refused[site]}")
@@ -57,7 +67,7 @@ class Roster:
 
     def refresh(self) -> dict[str, int]:
         """Ask who is new, hear who has answered, and return the node of each site."""
-        present = set(self._grid.get_node_ids())
+        present = self._present()
         self._forget_all_but(present)
         self._question(sorted(present - self._asked))
         for reply in self._grid.pull_messages(list(self._pending)):
@@ -65,6 +75,11 @@ class Roster:
             if node in present:
                 self._hear(node, reply)
         return dict(self._nodes)
+
+    def contested(self) -> dict[str, str]:
+        """Return the sites whose name a second SuperNode claims, and what was done."""
+        why = "a second SuperNode claims its name; the first is kept"
+        return dict.fromkeys(self._rivals.values(), why)
 
     def why_absent(self, site: str) -> str:
         """Return what is known of why a site has no node."""
@@ -78,10 +93,22 @@ class Roster:
         claim = "; a second SuperNode claims its name" if contested else ""
         return f"no answer within {seconds:g} s{claim}"
 
+    def _present(self) -> set[int]:
+        """Return the nodes that are connected; with keys those of the job's sites.
+
+        Keys are read anew: who is revoked during a job takes part no longer.
+        """
+        if self._keys is None:
+            return set(self._grid.get_node_ids())
+        registry = read_registry(self._keys)
+        named = {n.node_id: registry.get(n.public_key) for n in self._grid.get_nodes()}
+        self._registered = {n: s for n, s in named.items() if s in self._sites}
+        return set(self._registered)
+
     def _failures(self) -> str:
-        """Say why nodes that told no name could not answer, if there are any."""
+        """Say why nodes could not answer for now, if there are any."""
         reasons = "; ".join(sorted(set(self._failed.values())))
-        return f" (a SuperNode that told no name: {reasons})" if reasons else ""
+        return f" (a SuperNode could not answer: {reasons})" if reasons else ""
 
     def _forget_all_but(self, present: set[int]) -> None:
         """Drop the nodes that have gone; who claimed their names may be asked again."""
@@ -104,7 +131,7 @@ class Roster:
 
         One that fails or is refused is asked again.
         """
-        name = _name_in(reply)
+        name = self._name_of(node, reply)
         self._failed.pop(node, None)
         if name and name not in self._sites:
             log.warning("a site that the job does not name is left out")
@@ -115,6 +142,7 @@ class Roster:
             return
         try:
             facts = facts_in(content_of(reply))
+            _check_name(facts, name)
             agreed_header([*self.facts.values(), facts])
         except CTFlowError as error:
             log.warning("a site cannot take part: %s", error)
@@ -127,6 +155,13 @@ class Roster:
         self._refused.pop(name, None)
         self.facts[name] = facts
         self._nodes[name] = node
+
+    def _name_of(self, node: int, reply: Message) -> str:
+        """Return the name of the site that answers; an error has none, as it passes."""
+        told = _name_in(reply)
+        return (
+            told if self._keys is None or reply.has_error() else self._registered[node]
+        )
 
 
 def ask(
@@ -147,6 +182,14 @@ def ask(
         if pending:
             time.sleep(POLL_SECONDS)
     return replies
+
+
+def _check_name(facts: SiteFacts, name: str) -> None:
+    if facts.site != name:
+        raise MismatchError(
+            "its node config has another site's name than its key is registered for; "
+            "start it with the start.sh of its own kit"
+        )
 
 
 def _name_in(reply: Message) -> str:

@@ -1,8 +1,8 @@
 """What is said to a site, and what is taken from its reply, message by message."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from flwr.app import (
     Array,
@@ -21,6 +21,7 @@ from ctflow_fed.federation import (
     SiteFacts,
     SiteResult,
     WireArray,
+    check_receipt,
     check_update,
     manifest_of,
     pack,
@@ -28,6 +29,8 @@ from ctflow_fed.federation import (
 )
 
 __all__ = [
+    "CheckedUpdate",
+    "Sorted",
     "content_of",
     "facts_in",
     "loss_in",
@@ -48,6 +51,7 @@ FLOWER_ERRORS = {
 """What Flower's error codes mean; the text that comes with them is not repeated."""
 
 LONGEST_REASON = 400
+LARGEST_NUMBER = 1e12  # neither a loss nor a count of slices comes near it
 
 
 def order_content(order: RoundOrder, arrays: Arrays) -> RecordDict:
@@ -61,25 +65,50 @@ def order_content(order: RoundOrder, arrays: Arrays) -> RecordDict:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckedUpdate(SiteResult):
+    """What a site has trained, and how far: relative to the length of the weights."""
+
+    moved: float
+
+
+@dataclass(frozen=True)
+class Sorted(Generic[T]):
+    """What the sites said, why others are not counted, and whose answer was wrong."""
+
+    taken: dict[str, T]
+    refused: dict[str, str]
+    wrong: frozenset[str]
+
+
 def sort_replies(
     replies: Mapping[str, Message],
-    slices: Mapping[str, int],
+    order: RoundOrder,
+    facts: Mapping[str, SiteFacts],
     read: Callable[[RecordDict], T],
-) -> tuple[dict[str, T], dict[str, str]]:
-    """Return what each site said, by its name, and why the others are refused.
+) -> Sorted[T]:
+    """Sort the answers to an order; one that breaks its contract is wrong.
 
-    ``slices`` is what the sites said of themselves before: none changes its weight.
+    ``facts`` is what the sites said of themselves before: none changes its weight or
+    its store. A site that says itself why it cannot answer is refused but not wrong.
     """
     taken: dict[str, T] = {}
     refused: dict[str, str] = {}
+    wrong: set[str] = set()
     for site in sorted(replies):
         try:
             content = content_of(replies[site])
-            _check_slices(content, slices[site])
+        except CTFlowError as error:
+            refused[site] = str(error)
+            continue
+        try:
+            _check_receipt(content, order, facts[site])
+            _check_slices(content, facts[site].slices)
             taken[site] = read(content)
         except CTFlowError as error:
             refused[site] = str(error)
-    return taken, refused
+            wrong.add(site)
+    return Sorted(taken, refused, frozenset(wrong))
 
 
 def content_of(reply: Message) -> RecordDict:
@@ -102,7 +131,7 @@ def facts_in(content: RecordDict) -> SiteFacts:
     return SiteFacts.from_record(facts)
 
 
-def update_in(content: RecordDict, start: Arrays) -> SiteResult:
+def update_in(content: RecordDict, start: Arrays) -> CheckedUpdate:
     """Return what a site has trained from ``start``, checked in every respect."""
     arrays = content.get("arrays")
     if not isinstance(arrays, ArrayRecord):
@@ -112,12 +141,13 @@ def update_in(content: RecordDict, start: Arrays) -> SiteResult:
         for name, each in arrays.items()
     }
     update = unpack(wire, manifest_of(start))
-    check_update(update, start)
-    return SiteResult(
+    moved = check_update(update, start)
+    return CheckedUpdate(
         arrays=update,
         slices=_slices(content),
         loss_first=_number(content, "loss-first"),
         loss_last=_number(content, "loss-last"),
+        moved=moved,
     )
 
 
@@ -129,9 +159,19 @@ def loss_in(content: RecordDict) -> float:
 def _number(content: RecordDict, name: str) -> float:
     metrics = content.get("metrics")
     value = metrics.get(name) if isinstance(metrics, MetricRecord) else None
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise UpdateError(f"expected a finite number as {name}, got none")
+    if not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
+        raise UpdateError(
+            f"expected a number from 0 to {LARGEST_NUMBER:g} as {name}, got another or "
+            "none; look at the site's data"
+        )
     return float(value)
+
+
+def _check_receipt(content: RecordDict, order: RoundOrder, facts: SiteFacts) -> None:
+    got = content.get("receipt")
+    if not isinstance(got, ConfigRecord):
+        raise UpdateError("expected an answer with its receipt, got one without")
+    check_receipt(got, order, facts.site, facts.header)
 
 
 def _check_slices(content: RecordDict, stated: int) -> None:

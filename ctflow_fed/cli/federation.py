@@ -1,5 +1,6 @@
 """``ctflow federation``: one generator, taught at several sites."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from ctflow_fed.federation import RoundRecord
+    from ctflow_fed.federation import FederationSettings, Job, RoundRecord
 
 __all__ = ["command"]
 
@@ -19,9 +21,56 @@ def command() -> None:
     """Train one generator at several sites; only weights leave a site."""
 
 
+@command.command("provision")
+@click.argument(
+    "consortium", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="The consortium's folder.")
+@click.option("--reissue", multiple=True, help="A site that gets a new key and kit.")
+@click.option("--revoke", multiple=True, help="A site that takes part no longer.")
+def provision(
+    consortium: Path, out: Path, reissue: tuple[str, ...], revoke: tuple[str, ...]
+) -> None:
+    """Make keys, certificates and a kit for each site of CONSORTIUM, a TOML file.
+
+    What is there already is left alone; a command that was stopped may be repeated.
+    """
+    _need_cryptography()
+    from ctflow_fed.deployment.consortium import read_consortium
+    from ctflow_fed.deployment.provision import provision as provide
+
+    done = provide(read_consortium(consortium), out, reissue, revoke)
+    if done.server:
+        click.echo(f"server: new certificate in {out / 'server'}")
+    for site in done.issued:
+        click.echo(f"{site}: new kit {out / 'kits' / site}.tar.gz")
+    for site in done.revoked:
+        click.echo(f"{site}: revoked; unregister it at a SuperLink that runs")
+    if not (done.server or done.issued or done.revoked):
+        click.echo("nothing was left to do")
+
+
+@command.command("server")
+@click.argument("folder", type=FOLDER)
+def server(folder: Path) -> None:
+    """Run the server of FOLDER, which `provision` made, until Ctrl-C or SIGTERM.
+
+    Only nginx is open to the outside; jobs are submitted on this host.
+    """
+    _need_cryptography()
+    from ctflow_fed.deployment.coordinator import serve
+
+    def started(sites: tuple[str, ...]) -> None:
+        click.echo(f"the server is up for {', '.join(sites) or 'no site'}", err=True)
+
+    serve(folder, started)
+    click.echo("the server was stopped", err=True)
+
+
 @command.command("run")
-@click.argument("sites", nargs=-1, required=True, type=FOLDER)
-@click.option("--local", is_flag=True, help="Run all sites on this machine.")
+@click.argument("sites", nargs=-1, type=FOLDER)
+@click.option("--local", is_flag=True, help="Run all SITES on this machine.")
+@click.option("--server", type=FOLDER, help="A folder whose server runs on this host.")
 @click.option("--out", required=True, type=NEW_FOLDER, help="Where the job is kept.")
 @click.option("--rounds", default=10, show_default=True, help="Rounds in all.")
 @click.option("--steps", default=100, show_default=True, help="Steps in a round.")
@@ -35,11 +84,48 @@ def command() -> None:
     help="Clips with some slices known, or the paper's: each after the one below it.",
 )
 @click.option("--proximal", default=0.0, show_default=True, help="Mu of FedProx.")
+@click.option(
+    "--strategy",
+    default="fedavg",
+    show_default=True,
+    type=click.Choice(
+        ["fedavg", "fedavgm", "fedadam", "diloco", "trimmed-mean", "median"]
+    ),
+    help="How the server makes the next weights of what the sites send.",
+)
+@click.option(
+    "--server-learning-rate",
+    default=0.0,
+    help="Of fedavgm, fedadam or diloco, in place of its own.",
+)
+@click.option(
+    "--server-ema",
+    default=0.0,
+    help="Decay of an average of the weights over rounds, which then is the model.",
+)
+@click.option(
+    "--min-sites",
+    default=1,
+    show_default=True,
+    help="A round with fewer usable updates is not averaged.",
+)
+@click.option(
+    "--max-share",
+    default=1.0,
+    show_default=True,
+    help="Largest share of one site in the average.",
+)
+@click.option(
+    "--patience",
+    default=0,
+    help="Stop after so many rounds without a lower loss, with the best model.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @start_options
 def run(
     sites: tuple[Path, ...],
     local: bool,
+    server: Path | None,
     out: Path,
     rounds: int,
     steps: int,
@@ -47,37 +133,56 @@ def run(
     learning_rate: float,
     method: str,
     proximal: float,
+    strategy: str,
+    server_learning_rate: float,
+    server_ema: float,
+    min_sites: int,
+    max_share: float,
+    patience: int,
     as_json: bool,
     preset: str,
     init: Path | None,
     seed: int,
 ) -> None:
-    """Train at SITES, stores made by `ctflow intake`, and average in rounds.
+    """Train at several sites and average in rounds. To resume, repeat the command.
 
-    The names of the folders name the sites. To resume, repeat the command.
+    With --local at SITES, stores made by `ctflow intake`: the names of the folders name
+    the sites. With --server at all sites of a consortium that are not revoked: the job
+    is submitted to the server that `ctflow federation server` runs on this host.
     """
-    if not local:
+    if local == (server is not None) or bool(sites) != local or (server and as_json):
         raise click.UsageError(
-            "say --local to run all sites on this machine; server/README.md tells how "
-            "to run sites at several hospitals"
+            "say --local with the stores of all sites to run them on this machine, or "
+            "--server FOLDER with neither stores nor --json for sites elsewhere"
         )
     from ctflow_fed.deployment.local import name_sites, run_locally
     from ctflow_fed.federation import FederationSettings, RoundRecord
 
     stores = name_sites(sites)
+    nodes = server.resolve() / "server" / "nodes" if server else None
     settings = FederationSettings(
-        out=str(out),
-        sites=tuple(stores),
+        out=str(out if local else out.resolve()),
+        sites=_registered(nodes) if nodes else tuple(stores),
+        nodes=str(nodes or ""),
         rounds=rounds,
         steps=steps,
         preset=preset,
-        init=str(init) if init else "",
+        init=str(init.resolve() if server else init) if init else "",
         batch_clips=batch_clips,
         learning_rate=learning_rate,
         method=method,
         proximal=proximal,
+        strategy=strategy,
+        server_learning_rate=server_learning_rate,
+        server_ema=server_ema,
+        min_sites=min_sites,
+        max_share=max_share,
+        patience=patience,
         seed=seed,
     )
+    if server:
+        _submit(server, settings)
+        return
     click.echo(f"{len(stores)} sites on this machine: {', '.join(stores)}", err=True)
     played: list[RoundRecord] = []
 
@@ -88,7 +193,65 @@ def run(
     job = run_locally(settings, stores, hear)
     if not played:
         click.echo("nothing was left to do: the job is done already", err=True)
-    _summarise(job.ledger.model, job.ledger.records, as_json)
+    _summarise(job, as_json)
+
+
+@command.command("status")
+@click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")
+@click.option("--server", type=FOLDER, help="Say which sites are connected to it, too.")
+def status(out: Path, server: Path | None) -> None:
+    """Show the finished rounds of a job, and which sites are up."""
+    from ctflow_fed.federation import read_ledger
+
+    ledger = read_ledger(out)
+    click.echo("round    loss  sites      MB  seconds")
+    for each in ledger.records:
+        click.echo(
+            f"{each.round:5d}  {each.loss_after:6.4f}  {len(each.slices):5d}  "
+            f"{each.bytes / 1e6:6.1f}  {each.seconds:7.1f}"
+        )
+        for site, reason in each.refused.items():
+            click.echo(f"  left out: {site}: {reason}")
+    click.echo(f"model: {ledger.model if ledger.is_published else 'not yet'}")
+    if server:
+        from ctflow_fed.deployment.presence import sites_up
+
+        for site, is_up in sites_up(server).items():
+            click.echo(f"{site}: {'up' if is_up else 'down'}")
+
+
+@command.command("release")
+@click.argument("site")
+@click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")
+def release_site(site: str, out: Path) -> None:
+    """Let SITE, quarantined after wrong answers, take part in a job again."""
+    from ctflow_fed.federation import release
+
+    release(out, site)
+    click.echo(f"{site} is asked again from the next round on")
+
+
+def _registered(nodes: Path) -> tuple[str, ...]:
+    _need_cryptography()
+    from ctflow_fed.deployment.registry import read_registry
+
+    return tuple(read_registry(nodes).values())
+
+
+def _submit(server: Path, settings: "FederationSettings") -> None:
+    from ctflow_fed.deployment.submit import submit
+
+    submit(server, settings)
+    click.echo(
+        f"submitted to {', '.join(settings.sites)}; rounds and model go to "
+        f"{settings.out}",
+        err=True,
+    )
+
+
+def _need_cryptography() -> None:
+    if importlib.util.find_spec("cryptography") is None:
+        raise MissingExtraError("cryptography", "federation")
 
 
 def _say(played: "RoundRecord", rounds: int) -> None:
@@ -103,17 +266,22 @@ def _say(played: "RoundRecord", rounds: int) -> None:
         click.echo(f"  left out: {site}: {reason}", err=True)
 
 
-def _summarise(model: Path, records: tuple["RoundRecord", ...], as_json: bool) -> None:
-    first, last = records[0].loss_before, records[-1].loss_after
+def _summarise(job: "Job", as_json: bool) -> None:
+    records, model = job.ledger.records, job.ledger.model
+    first, last, best = records[0].loss_before, records[-1].loss_after, job.ledger.best
     if as_json:
         result = {
             "model": str(model),
             "rounds": len(records),
+            "best_round": best,
             "loss_first": first,
             "loss_last": last,
-            "digest": records[-1].digest,
+            "digest": records[job.chosen - 1].digest,
         }
         click.echo(json.dumps(result))
     else:
-        click.echo(f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}")
+        click.echo(
+            f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}, "
+            f"lowest after round {best}"
+        )
         click.echo(f"model: {model}")

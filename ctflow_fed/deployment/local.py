@@ -64,7 +64,7 @@ def run_locally(
     once; one that was stopped or killed goes on after its last finished round.
     """
     job = open_job(settings)
-    if job.ledger.rounds < settings.rounds:
+    if not job.is_played:
         job.check_sites(
             [facts_of(LatentStore.open(path), site) for site, path in stores.items()]
         )
@@ -73,7 +73,7 @@ def run_locally(
             _simulate(settings, stores, payload)
         job = open_job(settings)
     if not job.is_finished:
-        job.ledger.publish()
+        job.publish()
     return job
 
 

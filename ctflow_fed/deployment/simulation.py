@@ -2,8 +2,7 @@
 
 Flower gives a simulated SuperNode a number; here it gets the node config of a site. And
 where Flower would wait, for a worker that died or for a runtime that has stopped, the
-server is told. The two programs are imported by name: they lie in ``programs`` beside
-this file in an installed wheel, in the root of a checkout otherwise.
+server is told. The two programs are imported by name.
 """
 
 import importlib
@@ -23,6 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.superlink.grid import InMemoryGrid
 
+from ctflow_fed.deployment.bundle import programs_folder
 from ctflow_fed.errors import CTFlowError, IncompleteError
 from ctflow_fed.federation import ConfigValue
 from ctflow_fed.machine import cores
@@ -158,8 +158,6 @@ def _run_aside(work: Callable[[], None]) -> None:
 
 def _find_programs() -> None:
     """Make `server` and `client` importable, here and in Ray's workers."""
-    here = Path(__file__).resolve()
-    bundled = here.parent / "programs"
-    root = str(bundled if bundled.is_dir() else here.parents[2])
+    root = str(programs_folder())
     if root not in sys.path:
         sys.path.insert(0, root)

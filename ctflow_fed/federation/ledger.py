@@ -2,39 +2,53 @@
 
     run.json             the settings that the result depends on
     rounds.jsonl         one line a finished round
-    rounds/NNNN/         the model package after round NNNN; only the last is kept
-    model/               the model package after the last round
+    rounds/NNNN/         the model package after round NNNN and the server's state; the
+                         last and the best are kept
+    model/               the model package that is the result
+    released.json        the sites that were let in again, and after which round
 
 A round is finished when its line is in rounds.jsonl; its package is in place by then.
 """
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin
 
-from ctflow_fed.errors import MismatchError, PackageError
+from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.files import read_json, write_atomically, write_json
 
-__all__ = ["Ledger", "RoundRecord"]
+__all__ = ["STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
+
+STATE = "server.safetensors"
+"""What the server carries on beside a model package, where there is anything."""
+
+RELEASED = "released.json"
+STRIKES = 3  # wrong answers before a site is quarantined
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """One line of rounds.jsonl.
 
-    ``slices`` has the weight of each site that took part, ``refused`` the reason for
-    each that did not; the losses are means over sites by their slices, of the first and
-    the last quarter of training and of the global model before and after the round;
-    ``digest`` is that of the weights; ``bytes`` counts arrays that were sent and
-    received.
+    ``slices`` has the weight of each site that took part, ``moved`` how far its update
+    went, relative to the length of the weights; ``refused`` has the reason for each
+    site that did not take part in all of the round, and ``strikes`` are those of them
+    whose answer was wrong. The losses are means over sites by their shares, of the
+    first and the last quarter of training and of the global model before and after the
+    round; ``digest`` is that of the model's weights, ``state`` that of what the server
+    carries on beside them, empty if nothing; ``bytes`` counts arrays that were sent
+    and received.
     """
 
     round: int
     slices: dict[str, int]
+    moved: dict[str, float]
     refused: dict[str, str]
+    strikes: list[str]
     train_loss_first: float
     train_loss_last: float
     loss_before: float
@@ -42,6 +56,7 @@ class RoundRecord:
     seconds: float
     bytes: int
     digest: str
+    state: str
 
     @classmethod
     def from_json(cls, value: object) -> "RoundRecord":
@@ -103,9 +118,35 @@ class Ledger:
         """Return the folder of the model package after a round."""
         return self.folder / "rounds" / f"{round_number:04d}"
 
-    def is_finished(self, rounds: int) -> bool:
-        """Tell whether nothing is left to do."""
-        return self.rounds >= rounds and (self.model / "provenance.json").exists()
+    @property
+    def best(self) -> int:
+        """The first round with the lowest loss after it; 0 before any round."""
+        rounds = [(record.loss_after, record.round) for record in self.records]
+        return min(rounds)[1] if rounds else 0
+
+    @property
+    def is_published(self) -> bool:
+        """Tell whether the result is there."""
+        return (self.model / "provenance.json").exists()
+
+    def quarantined(self) -> dict[str, str]:
+        """Return the sites that are asked no more until they are released, and why.
+
+        They are those with three wrong answers since they were last released.
+        """
+        released = _read_released(self.folder)
+        strikes = Counter(
+            site
+            for record in self.records
+            for site in record.strikes
+            if record.round > released.get(site, 0)
+        )
+        return {
+            site: f"it is quarantined after {count} wrong answers; once their cause is "
+            f"found, let it in again: ctflow federation release {site} --out JOB"
+            for site, count in strikes.items()
+            if count >= STRIKES
+        }
 
     def commit(self, record: RoundRecord, save: Callable[[Path], object]) -> None:
         """Let ``save`` write the round's package, then write the round's line."""
@@ -119,16 +160,44 @@ class Ledger:
             lambda partial: partial.write_text(text, encoding="utf-8"),
         )
         self.records = (*self.records, record)
+        kept = {self.checkpoint(number) for number in (self.rounds, self.best)}
         for folder in (self.folder / "rounds").iterdir():
-            if folder != self.checkpoint(record.round):
+            if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self) -> None:
-        """Make the package of the last finished round the result."""
-        last = self.checkpoint(self.rounds)
+    def publish(self, round_number: int) -> None:
+        """Make the package of a round that is kept the result."""
+        chosen, state = self.checkpoint(round_number), shutil.ignore_patterns(STATE)
         _write_folder(
-            self.model, lambda folder: shutil.copytree(last, folder, dirs_exist_ok=True)
+            self.model,
+            lambda folder: shutil.copytree(
+                chosen, folder, ignore=state, dirs_exist_ok=True
+            ),
         )
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """Read the job in a folder; raises ``PackageError`` where none is."""
+    if not (folder / "run.json").exists():
+        raise PackageError("expected the folder of a job, got one without a run.json")
+    return Ledger(folder, _read_records(folder / "rounds.jsonl"))
+
+
+def release(folder: Path, site: str) -> None:
+    """Let a quarantined site of the job in a folder take part again.
+
+    Raises ``PackageError`` where no job is, ``SettingsError`` for any other site.
+    """
+    ledger = read_ledger(folder)
+    quarantined = ledger.quarantined()
+    if site not in quarantined:
+        names = ", ".join(sorted(quarantined)) or "none"
+        raise SettingsError(
+            f"expected a site that is quarantined ({names}), got another; "
+            "sites that are not are asked in every round"
+        )
+    released = {**_read_released(folder), site: ledger.rounds}
+    write_json(folder / RELEASED, released)
 
 
 def _write_folder(folder: Path, save: Callable[[Path], object]) -> None:
@@ -156,6 +225,23 @@ def _read_records(path: Path) -> tuple[RoundRecord, ...]:
             "restore it or begin in a new folder"
         )
     return records
+
+
+def _read_released(folder: Path) -> dict[str, int]:
+    """Read after which round each site was released last."""
+    path = folder / RELEASED
+    try:
+        released = read_json(path) if path.exists() else {}
+    except (ValueError, RecursionError):
+        released = None
+    if not isinstance(released, dict) or any(
+        type(number) is not int for number in released.values()
+    ):
+        raise PackageError(
+            f"{RELEASED} of the job must hold a round for each site; restore it, or "
+            "remove it and release the sites again"
+        )
+    return released
 
 
 def _different(known: object, identity: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.errors import MismatchError
+from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation.payload import (
     WireArray,
+    arrays_digest,
     arrays_of,
     load_arrays,
     manifest_digest,
@@ -80,7 +81,13 @@ def _network(order: RoundOrder, wire: Mapping[str, WireArray]) -> FMvT:
             "the network of the round has other arrays here than at the server; "
             "install the same version at the server and at every site"
         )
-    load_arrays(network, unpack(wire, manifest))
+    arrays = unpack(wire, manifest)
+    if arrays_digest(arrays) != order.start:
+        raise UpdateError(
+            "expected the weights that the order names, got others; "
+            "the server must send both again"
+        )
+    load_arrays(network, arrays)
     return network.to(default_device())
 
 

@@ -15,12 +15,14 @@ from torch import nn
 
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.files import digest_of
+from ctflow_fed.weights import weights_digest
 
 __all__ = [
     "RAW",
     "Arrays",
     "Manifest",
     "WireArray",
+    "arrays_digest",
     "arrays_of",
     "check_update",
     "load_arrays",
@@ -60,6 +62,13 @@ def arrays_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
         name: value.detach().cpu().float().numpy().copy()
         for name, value in network.state_dict().items()
     }
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """Return the SHA-256 of weights, the same as that of a network that holds them."""
+    return weights_digest(
+        {name: torch.from_numpy(value) for name, value in arrays.items()}
+    )
 
 
 def load_arrays(network: nn.Module, arrays: Arrays) -> None:
@@ -144,9 +153,9 @@ def check_update(update: Arrays, start: Arrays) -> float:
 
 
 def norm_of(arrays: Arrays) -> float:
-    """Return the Euclidean length of all arrays as one vector."""
+    """Return the Euclidean length of all arrays as one vector, in whatever order."""
     return math.sqrt(
-        sum(
+        math.fsum(
             float(np.square(value, dtype=np.float64).sum()) for value in arrays.values()
         )
     )

@@ -46,8 +46,12 @@ class SiteFacts:
     def from_record(cls, record: Mapping[str, Any]) -> "SiteFacts":
         """Read the facts; those of another version are refused in a sentence."""
         check_version(record.get("version"))
-        if any(type(record.get(key)) is not int for key in ("studies", "slices")):
-            raise UpdateError("expected the studies and slices of a site as counts")
+        kinds = {"studies": int, "slices": int, "spacing": list}
+        if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+            raise UpdateError(
+                "expected the studies and slices of a site as counts and its spacing "
+                "as a list; install the same version at the server and at every site"
+            )
         try:
             header = StoreHeader.from_json(json.loads(record["header"]))
             slice_mm, row_mm, col_mm = map(float, record["spacing"])

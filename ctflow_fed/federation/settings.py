@@ -8,6 +8,7 @@ from typing import Any
 
 from ctflow_fed import __version__
 from ctflow_fed.errors import MismatchError, SettingsError, UpdateError
+from ctflow_fed.federation.strategies import STRATEGIES
 from ctflow_fed.model import PRESETS, FMvTConfig
 from ctflow_fed.training import TrainSettings
 
@@ -37,14 +38,24 @@ class FederationSettings:
     """A federated job.
 
     ``out`` is the job's folder on the server's host; ``sites`` are the names of the
-    sites that take part; ``init`` is a model package to begin with, empty for a fresh
-    network of size ``preset``; ``method`` is that of `TrainSettings`, whatever trained
-    the package; ``wait_seconds`` is how long missing sites are waited for at the start,
+    sites that take part; ``nodes`` is the folder of their public keys there, by which
+    they are known, empty where they tell their names, as in the local simulation;
+    ``init`` is a model package to begin with, empty for a fresh network of size
+    ``preset``; ``method`` is that of `TrainSettings`, whatever trained the package;
+    ``wait_seconds`` is how long missing sites are waited for at the start,
     ``round_seconds`` how long their answers are in every round.
+
+    ``strategy`` is one of `STRATEGIES`, ``server_learning_rate`` that of its rule, 0
+    for the strategy's own; ``server_ema`` is the decay of a moving average of the
+    weights over the rounds, which then is the model, 0 for none. A round with fewer
+    usable updates than ``min_sites`` is not averaged; no site has more than
+    ``max_share`` of a mean. After ``patience`` rounds without a lower loss the job ends
+    with the model of its best round; with 0 it plays all rounds and keeps the last.
     """
 
     out: str
     sites: tuple[str, ...]
+    nodes: str = ""
     rounds: int = 10
     steps: int = 100
     preset: str = "tiny"
@@ -53,6 +64,12 @@ class FederationSettings:
     batch_clips: int = TrainSettings.batch_clips
     learning_rate: float = TrainSettings.learning_rate
     proximal: float = TrainSettings.proximal
+    strategy: str = "fedavg"
+    server_learning_rate: float = 0.0
+    server_ema: float = 0.0
+    min_sites: int = 1
+    max_share: float = 1.0
+    patience: int = 0
     seed: int = 0
     wait_seconds: float = 600.0
     round_seconds: float = 43200.0
@@ -77,6 +94,7 @@ class FederationSettings:
             raise SettingsError(
                 f"expected a preset of {', '.join(PRESETS)}, got another word"
             )
+        self._check_server()
         self.training()
 
     @classmethod
@@ -117,6 +135,29 @@ class FederationSettings:
             proximal=self.proximal,
         )
 
+    @property
+    def server_rate(self) -> float:
+        """The learning rate of the strategy's rule: what was chosen, or its own."""
+        return self.server_learning_rate or STRATEGIES[self.strategy].learning_rate
+
+    def _check_server(self) -> None:
+        """Refuse what the server cannot make of the answers."""
+        _within("server-learning-rate", self.server_learning_rate, 0, 10)
+        _within("server-ema", self.server_ema, 0, 0.9999)
+        _within("min-sites", self.min_sites, 1, len(self.sites))
+        _within("max-share", self.max_share, 0.01, 1)
+        _within("patience", self.patience, 0, 10**6)
+        if self.strategy not in STRATEGIES:
+            raise SettingsError(
+                f"expected a strategy of {', '.join(STRATEGIES)}, got another word"
+            )
+        if self.server_learning_rate and STRATEGIES[self.strategy].rule is None:
+            ruled = [name for name, each in STRATEGIES.items() if each.rule]
+            raise SettingsError(
+                f"expected server-learning-rate with {', '.join(ruled)} only, got it "
+                "with a strategy that takes no step; leave it out"
+            )
+
     def identity(self) -> dict[str, Any]:
         """Return what makes it this job: all that its result depends on.
 
@@ -124,7 +165,7 @@ class FederationSettings:
         known by the digest of its weights and its size by its network, which the caller
         adds.
         """
-        loose = {"out", "init", "preset", "wait_seconds", "round_seconds"}
+        loose = {"out", "nodes", "init", "preset", "wait_seconds", "round_seconds"}
         values = {k: v for k, v in asdict(self).items() if k not in loose}
         return {**values, "sites": list(self.sites)}
 
@@ -133,8 +174,8 @@ class FederationSettings:
 class RoundOrder:
     """What the server tells every site with the weights of a round.
 
-    ``manifest`` is the digest of names and shapes of all arrays, ``version`` that of
-    the server's library.
+    ``manifest`` is the digest of names and shapes of all arrays, ``start`` that of the
+    weights that come with the order; ``version`` is that of the server's library.
     """
 
     round_number: int
@@ -143,6 +184,7 @@ class RoundOrder:
     training: TrainSettings
     network: FMvTConfig
     manifest: str
+    start: str
     version: str = __version__
 
     def to_record(self) -> dict[str, ConfigValue]:
@@ -154,6 +196,7 @@ class RoundOrder:
             "training": json.dumps(asdict(self.training), sort_keys=True),
             "network": json.dumps(asdict(self.network), sort_keys=True),
             "manifest": self.manifest,
+            "start": self.start,
             "version": self.version,
         }
 
@@ -161,7 +204,8 @@ class RoundOrder:
     def from_record(cls, record: Mapping[str, Any]) -> "RoundOrder":
         """Read an order; one of another version or shape is refused in a sentence."""
         check_version(record.get("version"))
-        kinds = {"round": int, "steps": int, "seed": int, "manifest": str}
+        numbers, digests = ("round", "steps", "seed"), ("manifest", "start")
+        kinds = {**dict.fromkeys(numbers, int), **dict.fromkeys(digests, str)}
         if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
             raise UpdateError("expected the order of a round, got a message without it")
         if not (0 <= record["round"] <= 10**6 and 0 <= record["steps"] <= 10**6):
@@ -180,6 +224,7 @@ class RoundOrder:
             training=training,
             network=network,
             manifest=record["manifest"],
+            start=record["start"],
         )
 
 

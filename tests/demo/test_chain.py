@@ -88,7 +88,9 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
     record = RoundRecord(
         round=1,
         slices={"north": 1},
+        moved={"north": 0.1},
         refused={},
+        strikes=[],
         train_loss_first=1.0,
         train_loss_last=1.0,
         loss_before=1.0,
@@ -96,6 +98,7 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         seconds=1.0,
         bytes=1,
         digest=digest,
+        state="",
     )
     job.ledger.commit(record, lambda to: save_package(to, job.network, made))
     (tmp_path / ".partial-model").mkdir()  # as a stopped run left it

@@ -3,24 +3,28 @@ from pathlib import Path
 
 import pytest
 
-from ctflow_fed.errors import MismatchError, PackageError
-from ctflow_fed.federation import Ledger, RoundRecord
+from ctflow_fed.errors import MismatchError, PackageError, SettingsError
+from ctflow_fed.federation import Ledger, RoundRecord, release
+from ctflow_fed.federation.ledger import STATE
 
 IDENTITY = {"steps": 2, "sites": ["a", "b"]}
 
 
-def record(number):
+def record(number, loss_after=0.8, strikes=()):
     return RoundRecord(
         round=number,
         slices={"a": 3},
+        moved={"a": 0.1},
         refused={},
+        strikes=list(strikes),
         train_loss_first=1.0,
         train_loss_last=0.9,
         loss_before=1.0,
-        loss_after=0.8,
+        loss_after=loss_after,
         seconds=0.1,
         bytes=10,
         digest="0" * 64,
+        state="",
     )
 
 
@@ -43,12 +47,16 @@ def test_a_job_goes_on_after_its_last_round(tmp_path: Path):
     assert (ledger.checkpoint(2) / "weights").read_text() == "2"
 
 
-def test_only_the_last_round_is_kept(tmp_path: Path):
-    played(tmp_path, 4)
-    (tmp_path / "rounds" / "0001").mkdir()  # a kill came before it was dropped
-    played(tmp_path, 5)
+def test_only_the_last_round_and_the_best_are_kept(tmp_path: Path):
+    ledger = played(tmp_path, 1)
+    for number, loss in enumerate((0.5, 0.7, 0.5), start=2):
+        ledger.commit(record(number, loss), save(number))
+    (tmp_path / "rounds" / "0003").mkdir()  # a kill came before it was dropped
+    ledger.commit(record(5, 0.6), save(5))
 
+    assert ledger.best == 2
     assert sorted(each.name for each in (tmp_path / "rounds").iterdir()) == [
+        "0002",
         "0005",
     ]
 
@@ -68,9 +76,60 @@ def test_a_round_that_was_killed_before_its_line_is_played_again(tmp_path: Path)
 def test_the_result_is_the_last_round(tmp_path: Path):
     ledger = played(tmp_path, 3)
     (ledger.model).mkdir()
-    ledger.publish()
+    ledger.publish(3)
 
     assert (ledger.model / "weights").read_text() == "3"
+
+
+def test_the_state_of_the_server_is_no_part_of_the_result(tmp_path: Path):
+    ledger = Ledger.open(tmp_path, IDENTITY)
+    ledger.commit(record(1), lambda folder: (folder / STATE).touch())
+    ledger.publish(1)
+
+    assert (ledger.checkpoint(1) / STATE).exists()
+    assert not (ledger.model / STATE).exists()
+
+
+def test_three_wrong_answers_quarantine_a_site_until_it_is_released(tmp_path: Path):
+    ledger = Ledger.open(tmp_path, IDENTITY)
+    counts = []
+    for number in range(1, 4):
+        ledger.commit(record(number, strikes=["b"]), save(number))
+        counts.append(len(ledger.quarantined()))
+
+    assert counts == [0, 0, 1]
+    assert "ctflow federation release b" in ledger.quarantined()["b"]
+    assert set(Ledger.open(tmp_path, IDENTITY).quarantined()) == {"b"}
+    release(tmp_path, "b")
+    assert ledger.quarantined() == {}
+    assert Ledger.open(tmp_path, IDENTITY).quarantined() == {}
+    for number in range(4, 7):
+        ledger.commit(record(number, strikes=["b"]), save(number))
+    assert set(ledger.quarantined()) == {"b"}
+
+
+def test_a_site_that_is_not_quarantined_is_not_released(tmp_path: Path):
+    ledger = Ledger.open(tmp_path, IDENTITY)
+    for number in range(1, 4):
+        ledger.commit(record(number, strikes=["b"]), save(number))
+
+    with pytest.raises(SettingsError, match=r"quarantined \(b\), got another"):
+        release(tmp_path, "a")
+    assert not (tmp_path / "released.json").exists()
+
+
+def test_a_folder_without_a_job_releases_no_site(tmp_path: Path):
+    with pytest.raises(PackageError, match="the folder of a job"):
+        release(tmp_path, "a")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"b": "1"}', '{"b": true}'])
+def test_releases_that_were_changed_are_refused(tmp_path: Path, text):
+    ledger = played(tmp_path, 1)
+    (tmp_path / "released.json").write_text(text)
+
+    with pytest.raises(PackageError, match=r"released\.json"):
+        ledger.quarantined()
 
 
 def test_a_job_with_other_settings_is_refused_by_their_names(tmp_path: Path):
@@ -96,6 +155,7 @@ def test_a_job_whose_settings_are_broken_is_refused(tmp_path: Path, text):
         lambda line: json.dumps({**json.loads(line), "extra": 1}),
         lambda line: json.dumps({**json.loads(line), "round": 2}),
         lambda line: json.dumps({**json.loads(line), "loss_after": "low"}),
+        lambda line: json.dumps({**json.loads(line), "strikes": "b"}),
     ],
 )
 def test_a_record_that_was_changed_is_refused(tmp_path: Path, change):

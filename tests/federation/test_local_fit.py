@@ -7,6 +7,7 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation import (
     RoundOrder,
+    arrays_digest,
     arrays_of,
     local_loss,
     local_round,
@@ -29,6 +30,7 @@ def order(round_number=1, **training):
         training=TrainSettings(batch_clips=2, **training),
         network=PRESETS["nano"],
         manifest=manifest_digest(manifest_of(START)),
+        start=arrays_digest(START),
     )
 
 
@@ -101,3 +103,10 @@ def test_an_order_for_another_library_is_refused(store):
 
     with pytest.raises(MismatchError, match="same version"):
         local_round(store, RoundOrder.from_record(record), pack(START), "a")
+
+
+def test_other_weights_than_the_order_names_are_refused(store):
+    later = {name: value + np.float32(1) for name, value in START.items()}
+
+    with pytest.raises(UpdateError, match="the weights that the order names"):
+        local_loss(store, order(), pack(later))

@@ -67,6 +67,7 @@ def test_the_spacing_is_the_mean_over_slices():
         {"spacing": [1.0, 1.0, float("nan")]},
         {"spacing": [1.0, 1.0, 10**400]},
         {"spacing": [1.0, 1.0, 1e308]},
+        {"spacing": "111"},
         {"spacing": 3},
     ],
 )

@@ -19,6 +19,7 @@ ORDER = RoundOrder(
     training=SETTINGS.training(),
     network=PRESETS["nano"],
     manifest="0" * 64,
+    start="1" * 64,
 )
 
 
@@ -63,12 +64,29 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
         ("learning-rate", float("nan")),
         ("proximal", -1.0),
         ("round-seconds", 0.0),
+        ("strategy", "magic"),
+        ("server-learning-rate", 0.5),
+        ("server-learning-rate", -1.0),
+        ("server-ema", 1.0),
+        ("server-ema", float("nan")),
+        ("min-sites", 0),
+        ("min-sites", 3),
+        ("max-share", 0.0),
+        ("max-share", 1.1),
+        ("patience", -1),
         ("unknown", 1),
     ],
 )
 def test_a_value_out_of_range_is_refused(key, value):
     with pytest.raises(SettingsError):
         FederationSettings.from_run_config({**SETTINGS.to_run_config(), key: value})
+
+
+def test_a_strategy_that_takes_a_step_takes_the_length_that_is_chosen():
+    own = replace(SETTINGS, strategy="diloco")
+    chosen = replace(own, server_learning_rate=0.5)
+
+    assert (own.server_rate, chosen.server_rate) == (0.7, 0.5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,6 +139,7 @@ def test_an_order_of_another_version_is_refused():
         {"steps": -1},
         {"steps": 10**12},
         {"manifest": 0},
+        {"start": None},
         {"training": "{"},
         {"training": "[" * 100_000},
         {"training": json.dumps({"unknown": 1})},

@@ -12,6 +12,7 @@ from ctflow_fed.federation import FederationSettings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Flower imports warns about click 9
     from flwr.app import Context, Message, RecordDict
+    from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -23,7 +24,7 @@ Answer = Callable[[Message, Context], Message | None]
 class DirectGrid(Grid):
     """Sites as nodes 1, 2, ...; ``answers`` may put another answer in a site's place.
 
-    An answer of ``None`` is a site that stays silent.
+    An answer of ``None`` is a site that stays silent. ``keys`` are those of nodes.
     """
 
     def __init__(self, stores: dict[str, Path], **answers: Answer) -> None:
@@ -31,6 +32,7 @@ class DirectGrid(Grid):
         self.sent: list[Message] = []
         self.answers = answers
         self.nodes = dict(enumerate(stores, start=1))
+        self.keys: dict[int, bytes] = {}
         self._stores = stores
         self._replies: dict[str, Message] = {}
 
@@ -49,6 +51,12 @@ class DirectGrid(Grid):
 
     def get_node_ids(self) -> list[int]:
         return list(self.nodes)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, public_key=self.keys.get(node, b""))
+            for node in self.nodes
+        ]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         return [self._push(message) for message in messages]

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MessageType
 from client.app import app as client
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import IncompleteError, MismatchError
-from ctflow_fed.federation import RAW
+from ctflow_fed.federation import RAW, release
 from ctflow_fed.model import PRESETS, fresh_network, load_package, save_package
 from ctflow_fed.training import describe
 from server.rounds import play_job
@@ -61,6 +61,47 @@ def claiming(number):
         return reply
 
     return answer
+
+
+def stopping_in(number):
+    """Answer as the client does until a round, in which the server is killed."""
+
+    def answer(message, context):
+        if message.metadata.group_id == str(number):
+            raise KeyboardInterrupt
+        return client(message, context)
+
+    return answer
+
+
+def with_losses(*losses):
+    """Evaluate to these losses, the first of them before the first round."""
+
+    def answer(message, context):
+        reply = client(message, context)
+        if message.metadata.message_type == MessageType.EVALUATE:
+            loss = losses[int(message.metadata.group_id)]
+            reply.content["metrics"]["loss"] = loss
+        return reply
+
+    return answer
+
+
+def replaying():
+    """Train in the first round, then send the same answer again and again."""
+    known = []
+
+    def answer(message, context):
+        reply = client(message, context)
+        if message.metadata.message_type == MessageType.TRAIN:
+            known.append(reply.content)
+            return Message(known[0], reply_to=message)
+        return reply
+
+    return answer
+
+
+NAN = corrupting(lambda values: values * np.float32("nan"))
 
 
 def test_a_job_ends_with_a_model_and_a_record_of_every_round(
@@ -291,3 +332,195 @@ def test_a_restarted_node_takes_its_site_up_again(direct_grid, stores, settings)
     first, second = records_of(settings)
     assert set(first["slices"]) == {"a"}
     assert set(second["slices"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "decay"),
+    [("fedadam", 0.0), ("diloco", 0.9), ("fedavg", 0.9)],
+)
+def test_a_killed_job_of_any_strategy_ends_with_the_weights_of_an_unbroken_one(
+    direct_grid, stores, settings, tmp_path, strategy, decay
+):
+    settings = replace(settings, rounds=3, steps=1, strategy=strategy, server_ema=decay)
+    unbroken = replace(settings, out=str(tmp_path / "unbroken"))
+    play_job(direct_grid(stores), unbroken)
+    with pytest.raises(KeyboardInterrupt):
+        play_job(direct_grid(stores, b=stopping_in(3)), settings)
+    play_job(direct_grid(stores), settings)
+
+    expected, got = records_of(unbroken), records_of(settings)
+    for key in ("digest", "state", "moved", "loss_after"):
+        assert [each[key] for each in got] == [each[key] for each in expected]
+    digest = load_package(Path(settings.out) / "model").digest
+    assert digest == expected[-1]["digest"]
+
+
+def test_every_strategy_gives_other_weights(direct_grid, stores, settings, tmp_path):
+    digests = set()
+    chosen = ["fedavg", "fedavgm", "fedadam", "diloco", "median"]
+    for strategy in chosen:
+        out = str(tmp_path / strategy)
+        job = replace(settings, out=out, steps=1, strategy=strategy)
+        play_job(direct_grid(stores), job)
+        digests.add(records_of(job)[-1]["digest"])
+
+    assert len(digests) == len(chosen)
+
+
+def test_a_cap_on_the_shares_changes_the_average(
+    direct_grid, stores, settings, tmp_path
+):
+    settings = replace(settings, rounds=1, steps=1)
+    capped = replace(settings, out=str(tmp_path / "capped"), max_share=0.5)
+    median = replace(settings, out=str(tmp_path / "median"), strategy="median")
+    for job in (settings, capped, median):
+        play_job(direct_grid(stores), job)
+
+    free, equal, middle = (
+        records_of(job)[0]["digest"] for job in (settings, capped, median)
+    )
+    assert free != equal
+    assert equal == middle  # of two sites that count the same
+
+
+def test_a_round_below_the_quorum_is_not_averaged_and_can_be_repeated(
+    direct_grid, stores, settings, tmp_path
+):
+    settings = replace(settings, min_sites=2)
+    unbroken = replace(settings, out=str(tmp_path / "unbroken"))
+    play_job(direct_grid(stores), unbroken)
+
+    with pytest.raises(
+        IncompleteError, match=r"round 1 got usable updates from 1 .*\(b: .*not finite"
+    ):
+        play_job(direct_grid(stores, b=NAN), settings)
+    assert not (Path(settings.out) / "rounds.jsonl").exists()
+    play_job(direct_grid(stores), settings)
+    assert records_of(settings)[-1]["digest"] == records_of(unbroken)[-1]["digest"]
+
+
+def test_a_job_that_gets_no_better_ends_with_the_model_of_its_best_round(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=9, steps=1, patience=2)
+    grid = direct_grid(stores)
+    grid.answers = dict.fromkeys(stores, with_losses(1.0, 0.8, 0.5, 0.6, 0.5, 0.1))
+    play_job(grid, settings)
+
+    records = records_of(settings)
+    digest = load_package(Path(settings.out) / "model").digest
+    assert [record["loss_after"] for record in records] == [0.8, 0.5, 0.6, 0.5]
+    assert digest == records[1]["digest"] != records[-1]["digest"]
+    idle = direct_grid(stores)
+    play_job(idle, settings)
+    assert idle.sent == []
+
+
+def test_a_replayed_answer_is_refused(direct_grid, stores, settings):
+    play_job(direct_grid(stores, b=replaying()), settings)
+
+    first, second = records_of(settings)
+    assert set(first["slices"]) == {"a", "b"}
+    assert set(second["slices"]) == {"a"}
+    assert "another round, start" in second["refused"]["b"]
+    assert (first["strikes"], second["strikes"]) == ([], ["b"])
+
+
+def test_an_update_that_was_boosted_is_refused_by_what_was_usual_before(
+    direct_grid, stores, settings
+):
+    boost = corrupting(lambda values: values + np.float32(2.0))
+
+    def turning(message, context):
+        hostile = message.metadata.group_id == "2"
+        return (boost if hostile else client)(message, context)
+
+    play_job(direct_grid(stores, b=turning), settings)
+
+    first, second = records_of(settings)
+    assert set(first["moved"]) == {"a", "b"}
+    assert set(second["moved"]) == set(second["slices"]) == {"a"}
+    assert "5 times as far as the median update" in second["refused"]["b"]
+    assert second["strikes"] == ["b"]
+
+
+def test_a_site_that_took_studies_in_with_another_codec_is_refused(
+    direct_grid, stores, settings
+):
+    def swapped(message, context):
+        if message.metadata.group_id == "1":
+            header = stores["b"] / "store.json"
+            text = header.read_text()
+            header.write_text(text.replace('"codec_id": "', '"codec_id": "x'))
+        return client(message, context)
+
+    play_job(direct_grid(stores, b=swapped), replace(settings, rounds=1))
+
+    (record,) = records_of(settings)
+    assert set(record["slices"]) == {"a"}
+    assert "another codec;" in record["refused"]["b"]
+
+
+def test_three_wrong_answers_quarantine_a_site_until_it_is_released(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=6, steps=1)
+    grid = direct_grid(stores, a=stopping_in(5), b=NAN)
+    with pytest.raises(KeyboardInterrupt):
+        play_job(grid, settings)
+    records = records_of(settings)
+    asked = {m.metadata.group_id for m in grid.sent if m.metadata.dst_node_id == 2}
+    assert [record["strikes"] for record in records] == [["b"], ["b"], ["b"], []]
+    assert "quarantined after 3 wrong answers" in records[3]["refused"]["b"]
+    assert asked == {"", "0", "1", "2", "3"}
+
+    with pytest.raises(KeyboardInterrupt):  # the job goes on, and without the site
+        play_job(direct_grid({"a": stores["a"]}, a=stopping_in(6)), settings)
+    assert "quarantined" in records_of(settings)[4]["refused"]["b"]
+    release(Path(settings.out), "b")
+    play_job(direct_grid(stores), settings)
+    assert set(records_of(settings)[5]["slices"]) == {"a", "b"}
+
+
+def test_a_job_whose_sites_are_all_quarantined_ends_with_a_sentence(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=5, steps=1)
+    lossless = with_losses(1.0, -1.0, -1.0, -1.0)
+    with pytest.raises(IncompleteError, match=r"round 4 has too few sites left \(a: "):
+        play_job(direct_grid(stores, a=lossless, b=NAN), settings)
+    assert [record["strikes"] for record in records_of(settings)] == [["a", "b"]] * 3
+
+    grid = direct_grid(stores)
+    with pytest.raises(IncompleteError, match=r"federation release a .*release b "):
+        play_job(grid, settings)
+    assert grid.sent == []
+
+
+def test_a_site_that_is_silent_or_crashes_gives_no_wrong_answer(
+    direct_grid, stores, settings
+):
+    def crashing(message, context):
+        if message.metadata.message_type == MessageType.TRAIN:
+            return Message(Error(code=8, reason="x"), reply_to=message)
+        return client(message, context)
+
+    play_job(direct_grid(stores, b=crashing), settings)
+
+    assert [record["strikes"] for record in records_of(settings)] == [[], []]
+
+
+def test_a_second_node_of_a_name_is_in_the_record(direct_grid, stores, settings):
+    grid = direct_grid(stores)
+
+    def joined(message, context):
+        grid.nodes.setdefault(7, "b")
+        return client(message, context)
+
+    grid.answers["a"] = joined
+    play_job(grid, replace(settings, rounds=1))
+
+    (record,) = records_of(settings)
+    assert set(record["slices"]) == {"a", "b"}
+    assert "a second SuperNode claims its name" in record["refused"]["b"]
+    assert record["strikes"] == []

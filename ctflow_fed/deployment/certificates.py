@@ -1,0 +1,206 @@
+"""Keys and certificates of a federation: X.509 for its server, EC keys for its sites.
+
+All keys are on the curve P-384, which Flower takes for the authentication of nodes.
+"""
+
+import datetime
+import ipaddress
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ctflow_fed.errors import PackageError
+from ctflow_fed.files import write_atomically
+
+__all__ = [
+    "authority_certificate",
+    "certificate_serves",
+    "is_current",
+    "load_key",
+    "new_key",
+    "node_key_text",
+    "node_public_text",
+    "server_certificate",
+    "write_key",
+    "write_private",
+]
+
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 397
+RENEWAL_DAYS = 30
+SKEW = datetime.timedelta(hours=1)  # clocks that are behind ours
+
+Key = ec.EllipticCurvePrivateKey
+
+
+def new_key() -> Key:
+    """Return a new private key."""
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its user alone may read, from its first byte on."""
+
+    def write(partial: Path) -> None:
+        partial.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            file.write(content)
+
+    write_atomically(path, write)
+
+
+def write_key(path: Path, key: Key) -> None:
+    """Write a private key as PEM."""
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write_private(path, pem)
+
+
+def load_key(path: Path) -> Key:
+    """Read a private key that `write_key` wrote."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Key):
+        raise PackageError(f"{path.name} is not a private key of ours; restore it")
+    return key
+
+
+def node_key_text(key: Key) -> bytes:
+    """Return the private key of a node as OpenSSH and Flower write it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+
+
+def node_public_text(key: Key) -> bytes:
+    """Return the public key of a node as `flwr supernode register` reads it."""
+    return key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+
+
+def authority_certificate(key: Key, name: str) -> bytes:
+    """Return the certificate of the authority, signed by itself, as PEM."""
+    subject = _subject(f"{name} authority")
+    builder = (
+        _certificate(key, subject, subject, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+    )
+    return _signed(builder, key)
+
+
+def server_certificate(key: Key, host: str, authority: Key, issuer: bytes) -> bytes:
+    """Return a certificate for ``host`` and for loopback, as PEM.
+
+    ``issuer`` is the certificate of the authority.
+    """
+    names: list[x509.GeneralName] = [
+        _general_name(each) for each in dict.fromkeys((host, "localhost", "127.0.0.1"))
+    ]
+    parent = x509.load_pem_x509_certificate(issuer).subject
+    builder = (
+        _certificate(key, _subject(host[:64]), parent, SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
+            critical=False,
+        )
+    )
+    return _signed(builder, authority)
+
+
+def certificate_serves(pem: bytes, key: Key, host: str, issuer: bytes) -> bool:
+    """Tell whether a certificate is of this key, host and authority, for a month."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(issuer))
+        names = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False
+    left = certificate.not_valid_after_utc - _now()
+    return (
+        certificate.public_key() == key.public_key()
+        and _general_name(host) in names
+        and left > datetime.timedelta(days=RENEWAL_DAYS)
+    )
+
+
+def is_current(pem: bytes) -> bool:
+    """Tell whether a certificate is valid by the clock of this host."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return False
+    return certificate.not_valid_before_utc <= _now() <= certificate.not_valid_after_utc
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _certificate(
+    key: Key, subject: x509.Name, issuer: x509.Name, days: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - SKEW)
+        .not_valid_after(_now() + datetime.timedelta(days=days))
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        )
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _signed(builder: x509.CertificateBuilder, key: Key) -> bytes:
+    certificate = builder.sign(key, hashes.SHA384())
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,246 @@
+"""All that runs at the coordinator, from a provisioned folder: started, stopped as one.
+
+The SuperLink, on loopback and in process isolation; the SuperExec, which starts the
+ServerApp of a job; and nginx, which alone is open to the outside. What they say goes
+where this process writes. They hold the folder's lock as well, so that nobody starts a
+second set while one of them is left.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from ctflow_fed.deployment.certificates import is_current, write_private
+from ctflow_fed.deployment.proxy import ports_in
+from ctflow_fed.deployment.registry import read_registry
+from ctflow_fed.errors import (
+    IncompleteError,
+    MismatchError,
+    MissingExtraError,
+    PackageError,
+    SettingsError,
+)
+from ctflow_fed.files import write_atomically, write_json
+
+__all__ = ["SITES", "flower_environment", "serve"]
+
+SECRET = "superexec.secret"
+SITES = "flower/sites.json"
+"""The node of each site at the server that runs, or ran last."""
+
+START_SECONDS = 120.0
+STOP_SECONDS = 15.0
+POLL_SECONDS = 0.1
+
+SUPERLINK = f"""\
+flower-superlink --host 127.0.0.1 --database :flwr-in-memory: --isolation process
+--superexec-auth-secret-file {SECRET} --enable-supernode-auth
+--disable-runtime-dependency-installation --ssl-ca-certfile ca.crt
+--ssl-certfile server.crt --ssl-keyfile server.key --port"""
+SUPEREXEC = f"""\
+flower-superexec --root-certificates ca.crt --superexec-auth-secret-file {SECRET}
+--runtime-api-address"""
+NGINX = "nginx -e stderr -p . -c nginx.conf"
+
+Daemons = dict[str, "subprocess.Popen[bytes]"]
+
+
+def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
+    """Run the server of a consortium's folder until it is told to stop by a signal.
+
+    ``on_start`` hears the sites whose keys are registered, once all of it runs. Raises
+    ``IncompleteError`` when a part ends by itself; the others are stopped then, too.
+    """
+    server = folder.resolve() / "server"
+    _check_programs()
+    _check_folder(server)
+    with _locked(server) as lock, _stopped_by_signals(), _daemons() as daemons:
+        outside, inside = ports_in((server / "nginx.conf").read_text("utf-8"))
+        environment = _prepare(server, inside)
+
+        def start(name: str, command: str) -> None:
+            daemons[name] = subprocess.Popen(
+                command.split(),
+                cwd=server,
+                env=environment,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+            )
+
+        start("the SuperLink", f"{SUPERLINK} {inside}")
+        _wait_for(inside, daemons)
+        sites = _register(server, environment)
+        start("the SuperExec", f"{SUPEREXEC} 127.0.0.1:{inside}")
+        start("nginx", NGINX)
+        _wait_for(outside, daemons)
+        on_start(sites)
+        while True:
+            _check_alive(daemons)
+            time.sleep(POLL_SECONDS)
+
+
+def flower_environment(server: Path) -> dict[str, str]:
+    """Return the environment of Flower's programs at a server: quiet, and its own."""
+    known = os.environ
+    return {
+        **known,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{known.get('PATH', '')}",
+        "NO_PROXY": f"127.0.0.1,localhost,{known.get('NO_PROXY', '')}",
+        "FLWR_HOME": str(server / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    }
+
+
+def _check_programs() -> None:
+    path = flower_environment(Path())["PATH"]
+    if shutil.which("flower-superlink", path=path) is None:
+        raise MissingExtraError("flwr", "federation")
+    if shutil.which("nginx", path=path) is None:
+        raise SettingsError(
+            "expected nginx as the reverse proxy, found none; install it, "
+            "nginx-light in Debian"
+        )
+
+
+def _check_folder(server: Path) -> None:
+    """Refuse a folder that was not provisioned, or a clock that is wrong by it."""
+    names = ("ca.crt", "server.crt", "server.key", "nginx.conf")
+    if not all((server / name).is_file() for name in names):
+        raise PackageError(
+            "expected the folder of a consortium with the server's certificate in it; "
+            "make it with: ctflow federation provision"
+        )
+    if not is_current((server / "server.crt").read_bytes()):
+        raise MismatchError(
+            "the server's certificate is not valid at the time that this host's clock "
+            "tells; set the clock with NTP, or provision again"
+        )
+
+
+@contextmanager
+def _locked(server: Path) -> Iterator[IO[bytes]]:
+    with (server / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IncompleteError(
+                "the server of this folder runs already; stop it first"
+            ) from None
+        yield lock
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End the work within when Ctrl-C or SIGTERM comes, as if it was done."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _daemons() -> Iterator[Daemons]:
+    """Stop all that was started within, each with the processes that it has started."""
+    daemons: Daemons = {}
+    try:
+        yield daemons
+    finally:
+        signals = {signal.SIGINT, signal.SIGTERM}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        for daemon in daemons.values():
+            _signal_all(daemon, signal.SIGTERM)
+        end = time.monotonic() + STOP_SECONDS
+        for daemon in daemons.values():
+            with suppress(subprocess.TimeoutExpired):
+                daemon.wait(max(0.0, end - time.monotonic()))
+            _signal_all(daemon, signal.SIGKILL)
+            daemon.wait()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _signal_all(daemon: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(daemon.pid, number)
+
+
+def _prepare(server: Path, port: int) -> dict[str, str]:
+    """Write a new secret and the connection for `flwr`; return the environment."""
+    write_private(server / SECRET, secrets.token_hex(32).encode())
+    authority = json.dumps(str(server / "ca.crt"), ensure_ascii=False)
+    connection = (
+        '[superlink]\ndefault = "fed"\n[superlink.fed]\n'
+        f'address = "127.0.0.1:{port}"\nroot-certificates = {authority}\n'
+    )
+    write_atomically(
+        server / "flower" / "config.toml",
+        lambda partial: partial.write_text(connection, "utf-8"),
+    )
+    return flower_environment(server)
+
+
+def _wait_for(port: int, daemons: Daemons) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not _answers(port):
+        _check_alive(daemons)
+        if time.monotonic() > end:
+            raise IncompleteError(
+                f"nothing listens on port {port} after {START_SECONDS:g} s; "
+                "what was said last tells why"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _register(server: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Register the key of each site that is not revoked; return their names."""
+    nodes: dict[str, str] = {}
+    for site in sorted(read_registry(server / "nodes").values()):
+        words = ["flwr", "supernode", "register", f"nodes/{site}.pub", "fed"]
+        done = subprocess.run(
+            [*words, "--name", site, "--format", "json"],
+            cwd=server,
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise IncompleteError(
+                f"the key of {site} could not be registered; what was said last tells "
+                "why"
+            )
+        nodes[site] = str(json.loads(done.stdout)["node-id"])
+    write_json(server / SITES, nodes)
+    return tuple(nodes)
+
+
+def _check_alive(daemons: Daemons) -> None:
+    for name, daemon in daemons.items():
+        if daemon.poll() is not None:
+            raise IncompleteError(
+                f"{name} ended by itself and all else was stopped; what it said last "
+                "tells why"
+            )

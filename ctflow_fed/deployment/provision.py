@@ -1,0 +1,193 @@
+"""A consortium's folder: an authority, what the server needs, and a kit for each site.
+
+    authority/ca.key ca.crt            signs the server's certificate; stays offline
+    server/ca.crt server.crt server.key
+    server/nginx.conf                  the reverse proxy that is open to the outside
+    server/nodes/SITE.pub              the public key of each site, to be registered
+    server/nodes/SITE.revoked          a site that takes part no longer
+    kits/SITE.tar.gz                   what a hospital gets, its private key included
+
+Every file is whole or absent. A site has been provided for when its public key is
+there; its kit is in place by then, and may be removed once it was handed over.
+"""
+
+import io
+import tarfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctflow_fed.deployment.certificates import (
+    authority_certificate,
+    certificate_serves,
+    load_key,
+    new_key,
+    node_key_text,
+    node_public_text,
+    server_certificate,
+    write_key,
+    write_private,
+)
+from ctflow_fed.deployment.consortium import Consortium
+from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.errors import MismatchError, SettingsError
+from ctflow_fed.files import write_atomically
+
+__all__ = ["Provision", "provision"]
+
+START = """\
+#!/bin/sh
+# Take part in the federation with the store of latents that is named.
+set -eu
+[ $# -eq 1 ] || {{ echo "usage: $0 STORE (made by ctflow intake)" >&2; exit 2; }}
+store=$(realpath -e -- "$1")
+cd -- "$(dirname -- "$0")"
+case $store in
+  *[\\"\\\\]*) echo "the store's path has a quote or backslash in it" >&2; exit 2 ;;
+esac
+export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_HOME="$PWD/flower"
+export NO_PROXY="127.0.0.1,localhost${{NO_PROXY:+,$NO_PROXY}}"
+exec flower-supernode --superlink {host}:{port} --root-certificates ca.crt \\
+  --auth-supernode-private-key site.key \\
+  --node-config "site=\\"{site}\\" store=\\"$store\\""
+"""
+
+README = """\
+Kit of {site} for the federation {name} at {host}:{port}
+---------------------------------------------------------
+ca.crt     the authority that the server's certificate must come from
+site.key   what this site proves itself with: nobody but this site may have it
+start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`
+
+Install ctflow-fed[federation] in the version of the coordinator, keep the clock with
+NTP, and run start.sh as a user of its own under a service manager that restarts it.
+Whoever may have seen site.key: ask the coordinator for a new kit.
+"""
+
+
+@dataclass(frozen=True)
+class Provision:
+    """What was done: kits that are new, sites revoked, whether the server's is new."""
+
+    issued: tuple[str, ...]
+    revoked: tuple[str, ...]
+    server: bool
+
+
+def provision(
+    consortium: Consortium,
+    folder: Path,
+    reissue: Collection[str] = (),
+    revoke: Collection[str] = (),
+) -> Provision:
+    """Make what is not there yet, issue kits anew for some sites, revoke others.
+
+    The server's certificate is made anew a month before it ends. What was killed is
+    finished by the same call again. Raises ``MismatchError`` when the folder belongs
+    to a server at another address, which the kits that were handed over name.
+    """
+    _check_names(consortium, reissue, revoke)
+    _check_address(consortium, folder)
+    server = _provide_server(consortium, folder)
+    nodes = folder / "server" / "nodes"
+    for site in revoke:
+        write_atomically(nodes / f"{site}.revoked", Path.touch)
+    for site in consortium.sites:
+        if site not in reissue and (nodes / f"{site}.revoked").exists():
+            (nodes / f"{site}.pub").unlink(missing_ok=True)
+            (folder / "kits" / f"{site}.tar.gz").unlink(missing_ok=True)
+    issued = [
+        site
+        for site in consortium.sites
+        if site in reissue
+        or not any((nodes / f"{site}.{end}").exists() for end in ("pub", "revoked"))
+    ]
+    for site in issued:
+        _issue(consortium, folder, site)
+    return Provision(tuple(issued), tuple(revoke), server)
+
+
+def _check_names(
+    consortium: Consortium, reissue: Collection[str], revoke: Collection[str]
+) -> None:
+    if not {*reissue, *revoke} <= set(consortium.sites):
+        raise SettingsError(
+            "expected names of the consortium to re-issue or revoke, got another; "
+            "they are listed as `sites` in its description"
+        )
+    if set(reissue) & set(revoke):
+        raise SettingsError("a site is either re-issued or revoked, not both at once")
+
+
+def _check_address(consortium: Consortium, folder: Path) -> None:
+    path, address = folder / "address", f"{consortium.host}:{consortium.port}\n"
+    if not path.exists():
+        write_atomically(path, lambda partial: partial.write_text(address, "utf-8"))
+    if path.read_text("utf-8") != address:
+        raise MismatchError(
+            "the kits of this folder name another host or port of the server; "
+            "restore these in the description, or provision into a new folder"
+        )
+
+
+def _provide_server(consortium: Consortium, folder: Path) -> bool:
+    """Make the authority and the server's certificate unless they are there."""
+    authority, server = folder / "authority", folder / "server"
+    if not (authority / "ca.crt").exists():
+        key = new_key()
+        write_key(authority / "ca.key", key)
+        _write(authority / "ca.crt", authority_certificate(key, consortium.name))
+    issuer = (authority / "ca.crt").read_bytes()
+    _write(server / "ca.crt", issuer)
+    _write(server / "nginx.conf", nginx_config(consortium.port).encode())
+    (server / "nginx").mkdir(exist_ok=True)
+    if _is_served(server, consortium.host, issuer):
+        return False
+    signer, key = load_key(authority / "ca.key"), new_key()
+    write_key(server / "server.key", key)
+    certificate = server_certificate(key, consortium.host, signer, issuer)
+    _write(server / "server.crt", certificate)
+    return True
+
+
+def _is_served(server: Path, host: str, issuer: bytes) -> bool:
+    certificate, key = server / "server.crt", server / "server.key"
+    if not (certificate.exists() and key.exists()):
+        return False
+    return certificate_serves(certificate.read_bytes(), load_key(key), host, issuer)
+
+
+def _issue(consortium: Consortium, folder: Path, site: str) -> None:
+    """Write the kit of a site, then its public key, which makes it valid."""
+    key, nodes = new_key(), folder / "server" / "nodes"
+    words = {"site": site, "name": consortium.name}
+    words |= {"host": consortium.host, "port": str(consortium.port)}
+    members = {
+        "ca.crt": ((folder / "authority" / "ca.crt").read_bytes(), 0o644),
+        "site.key": (node_key_text(key), 0o600),
+        "start.sh": (START.format(**words).encode(), 0o755),
+        "README": (README.format(**words).encode(), 0o644),
+    }
+    write_private(folder / "kits" / f"{site}.tar.gz", _archive(site, members))
+    _write(nodes / f"{site}.pub", node_public_text(key) + f" {site}\n".encode())
+    (nodes / f"{site}.revoked").unlink(missing_ok=True)
+
+
+def _archive(site: str, members: dict[str, tuple[bytes, int]]) -> bytes:
+    """Return a tar.gz of one folder that only its owner may enter."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        root = tarfile.TarInfo(site)
+        root.type, root.mode, root.mtime = tarfile.DIRTYPE, 0o700, int(time.time())
+        archive.addfile(root)
+        for name, (content, mode) in members.items():
+            info = tarfile.TarInfo(f"{site}/{name}")
+            info.size, info.mode, info.mtime = len(content), mode, root.mtime
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda partial: partial.write_bytes(content))

@@ -1,0 +1,188 @@
+"""The coordinator's one command: a real server, and two sites run from their kits."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ctflow_fed.deployment.consortium import Consortium
+from ctflow_fed.deployment.provision import provision
+from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.model import load_package
+
+pytestmark = [
+    pytest.mark.flower,
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(done, log: Path) -> None:
+    end = time.monotonic() + 240
+    while not done():
+        assert time.monotonic() < end, log.read_text()[-4000:]
+        time.sleep(0.1)
+
+
+class Server:
+    """`ctflow federation server` for a new consortium, on ports of its own."""
+
+    def __init__(self, root: Path, environment: dict[str, str], revoke=()) -> None:
+        self.folder, self.log = root / "lung", root / "log"
+        self.outside, self.inside = free_port(), free_port()
+        sites = ("east", "north")
+        consortium = Consortium("lung", "localhost", self.outside, sites)
+        provision(consortium, self.folder, revoke=revoke)
+        config = nginx_config(self.outside, self.inside)
+        (self.folder / "server" / "nginx.conf").write_text(config)
+        self.environment = {
+            **environment,
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        }
+
+    def __enter__(self) -> "Server":
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["ctflow", "federation", "server", str(self.folder)],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: "the server is up" in self.said() or not self.runs(), self.log)
+        assert self.runs(), self.said()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def is_all_gone(self) -> bool:
+        return not (is_open(self.outside) or is_open(self.inside))
+
+
+def start_site(server: Server, site: str, store: Path, root: Path):
+    """Start a site with the start.sh of its kit, on a port that is free here."""
+    with tarfile.open(server.folder / "kits" / f"{site}.tar.gz") as kit:
+        kit.extractall(root, filter="data")
+    wrapper = root / f"bin-{site}" / "flower-supernode"
+    wrapper.parent.mkdir()
+    real = shutil.which("flower-supernode", path=server.environment["PATH"])
+    wrapper.write_text(f'#!/bin/sh\nexec {real} "$@" --port {free_port()}\n')
+    wrapper.chmod(0o755)
+    path = f"{wrapper.parent}{os.pathsep}{server.environment['PATH']}"
+    with (root / f"{site}.log").open("w") as log:
+        return subprocess.Popen(
+            [str(root / site / "start.sh"), str(store)],
+            env={**server.environment, "PATH": path},
+            stdout=log,
+            stderr=log,
+        )
+
+
+@pytest.fixture(scope="module")
+def deployed(environment, sites, tmp_path_factory):
+    """A server with its two sites."""
+    root = tmp_path_factory.mktemp("deployed")
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(root, environment))
+        for site, store in zip(("east", "north"), sites, strict=True):
+            node = start_site(server, site, store, root)
+            stack.callback(node.wait, timeout=30)
+            stack.callback(node.terminate)
+        yield server
+
+
+def test_a_job_is_played_by_the_sites_of_the_kits(deployed, tmp_path):
+    out = tmp_path / "job"
+    command = ["ctflow", "federation", "run", "--server", str(deployed.folder)]
+    options = "--rounds 1 --steps 2 --preset nano --batch-clips 2 --out"
+    subprocess.run(
+        [*command, *options.split(), str(out)],
+        env=deployed.environment,
+        check=True,
+        timeout=60,
+    )
+    until((out / "model" / "provenance.json").exists, deployed.log)
+
+    (line,) = (out / "rounds.jsonl").read_text().splitlines()
+    assert set(json.loads(line)["slices"]) == {"east", "north"}
+    assert json.loads(line)["refused"] == {}
+    assert load_package(out / "model").provenance.sites == 2
+    told = subprocess.run(
+        ["ctflow", "federation", "status", "--out", out, "--server", deployed.folder],
+        env=deployed.environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert told.endswith(f"model: {out / 'model'}\neast: up\nnorth: up\n")
+
+
+def test_a_folder_has_one_server_at_a_time(deployed):
+    second = subprocess.run(
+        ["ctflow", "federation", "server", str(deployed.folder)],
+        env=deployed.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert "the server of this folder runs already; stop it first" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_secret_of_a_server_is_for_its_user_alone(deployed):
+    secret = deployed.folder / "server" / "superexec.secret"
+
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(secret.read_bytes()) == 64
+
+
+def test_when_one_part_dies_all_end_and_the_command_fails(environment, tmp_path):
+    with Server(tmp_path, environment, revoke=("east", "north")) as server:
+        nginx = int((server.folder / "server" / "nginx.pid").read_text())
+        os.kill(nginx, signal.SIGKILL)
+        code = server.process.wait(timeout=30)
+
+    assert code == 1
+    assert "nginx ended by itself and all else was stopped" in server.said()
+    assert "Traceback" not in server.said()
+    assert server.is_all_gone()
+
+
+def test_a_signal_stops_all_of_it_in_order(environment, tmp_path):
+    with Server(tmp_path, environment, revoke=("east", "north")) as server:
+        server.process.terminate()
+        code = server.process.wait(timeout=30)
+
+    assert code == 0
+    assert server.said().endswith("the server was stopped\n")
+    assert server.is_all_gone()
