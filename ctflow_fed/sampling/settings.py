@@ -17,7 +17,7 @@ class SampleSettings:
     """How to draw a volume.
 
     The flow of a clip is followed in ``steps`` of a ``solver``: euler and ab2 evaluate
-    the network once a step, heun twice.
+    the network once a step, heun twice; in the last of ten steps twice as often.
     ``time_shift`` makes the steps near noise small (`ctflow_fed.flow.shift_for`).
     ``plan`` is anchored where it is None, and ctflow for a model that was trained by
     the paper's method; that one follows its own times, 1 to 0 in equal steps. A clip

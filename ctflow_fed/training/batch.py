@@ -32,8 +32,8 @@ WHOLE_SHARE = 0.7
 """Of our clips, the share that reach over as much of their volume as they can."""
 
 INSIDE_SHARE = 0.25
-"""Of our steps, the share without the first and the last slice of every clip: a patch
-holds two slices, and so every two neighbours are learnt as a pair."""
+"""Of our steps, the share without the first and the last slice of every clip: sampling
+pairs slices that way too (see `ctflow_fed.sampling.clips`)."""
 
 THINNED_SHARE = 0.4
 REFINED_SHARE = 0.3

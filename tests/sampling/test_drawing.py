@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ctflow_fed.clips import ClipPlan, Span
+from ctflow_fed.clips import ClipPlan, Span, clip_geometry
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.model import (
+    Conditions,
     FMvT,
     FMvTConfig,
+    FrameConditions,
     fresh_network,
 )
 from ctflow_fed.sampling import SampleSettings
+from ctflow_fed.sampling.clips import draw_clips
 from ctflow_fed.sampling.drawing import Drawing, draw_volumes
 
 SETTINGS = SampleSettings(steps=2, precision="float32")
@@ -83,6 +86,32 @@ def test_volumes_of_other_seeds_are_others(network: FMvT):
     one, two = _draw(network, ClipPlan(4, (((0, 1, 2, 3),),)), volumes=2)
 
     assert not torch.allclose(one, two, atol=1e-2)
+
+
+class _Pairs(FMvT):
+    """A network whose velocity is the number of the pair that a frame is in."""
+
+    def forward(self, noisy, timestep, conditions):
+        pairs = torch.arange(noisy.shape[2]) // 2
+        return pairs[:, None, None].expand_as(noisy).float()
+
+
+def test_near_data_slices_are_paired_both_ways():
+    network = _Pairs(FMvTConfig(layers=1, features=32, heads=2))
+    noise = torch.zeros(1, 16, 8, 4, 4)
+    frames = FrameConditions(
+        clip_geometry(range(8), Span(8, 5.0)),
+        torch.zeros(1, 8, dtype=torch.bool),
+        torch.zeros(1),
+    )
+    report = HashingReportEncoder().encode(["A ball."])
+    told = Conditions(noise, report.tokens, report.mask, frames)
+    settings = SampleSettings(steps=4, solver="euler", time_shift=1.0)
+
+    jumps = -draw_clips(network, noise, told, settings)[0, 0, :, 0, 0].diff()
+
+    # Three steps have one pairing, the last has both: a half of a jump everywhere.
+    assert jumps.tolist() == [0.0] + [0.875, 0.125] * 3
 
 
 def test_what_is_known_has_no_say_in_the_guidance(network: FMvT):
