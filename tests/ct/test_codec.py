@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctflow_fed import machine
 from ctflow_fed.ct.codec import (
     FluxCodec,
     HaarCodec,
@@ -160,8 +161,13 @@ def save_autoencoder(folder, **changes):
     return network.eval()
 
 
+def _compute_in_float32(monkeypatch):
+    monkeypatch.setattr(machine, "has_native_bfloat16", lambda device: False)
+
+
 @pytest.mark.slow
-def test_flux_gives_what_the_autoencoder_gives(tmp_path):
+def test_flux_gives_what_the_autoencoder_gives(tmp_path, monkeypatch):
+    _compute_in_float32(monkeypatch)
     network = save_autoencoder(tmp_path)
     hu = noise(10, 32, 64, low=-2000, high=2000)
 
@@ -179,7 +185,10 @@ def test_flux_gives_what_the_autoencoder_gives(tmp_path):
 
 
 @pytest.mark.slow
-def test_flux_as_released_is_from_0_to_1_and_what_comes_out_brightened(tmp_path):
+def test_flux_as_released_is_from_0_to_1_and_what_comes_out_brightened(
+    tmp_path, monkeypatch
+):
+    _compute_in_float32(monkeypatch)
     network = save_autoencoder(tmp_path)
     hu = noise(2, 32, 32, low=-2000, high=2000)
 
