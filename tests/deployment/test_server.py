@@ -49,7 +49,7 @@ class Server:
     def __init__(self, root: Path, environment: dict[str, str], revoke=()) -> None:
         self.folder, self.log = root / "lung", root / "log"
         self.outside, self.inside = free_port(), free_port()
-        sites = ("east", "north")
+        sites = ("a", "b")
         consortium = Consortium("lung", "localhost", self.outside, sites)
         provision(consortium, self.folder, revoke=revoke)
         config = nginx_config(self.outside, self.inside)
@@ -110,17 +110,19 @@ def deployed(environment, sites, tmp_path_factory):
     root = tmp_path_factory.mktemp("deployed")
     with ExitStack() as stack:
         server = stack.enter_context(Server(root, environment))
-        for site, store in zip(("east", "north"), sites, strict=True):
+        for site, store in zip(("a", "b"), sites, strict=True):
             node = start_site(server, site, store, root)
             stack.callback(node.wait, timeout=30)
             stack.callback(node.terminate)
         yield server
 
 
-def test_a_job_is_played_by_the_sites_of_the_kits(deployed, tmp_path):
+def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
+    deployed, unbroken, tmp_path
+):
     out = tmp_path / "job"
     command = ["ctflow", "federation", "run", "--server", str(deployed.folder)]
-    options = "--rounds 1 --steps 2 --preset nano --batch-clips 2 --out"
+    options = "--rounds 2 --steps 2 --preset nano --batch-clips 2 --out"
     subprocess.run(
         [*command, *options.split(), str(out)],
         env=deployed.environment,
@@ -129,10 +131,12 @@ def test_a_job_is_played_by_the_sites_of_the_kits(deployed, tmp_path):
     )
     until((out / "model" / "provenance.json").exists, deployed.log)
 
-    (line,) = (out / "rounds.jsonl").read_text().splitlines()
-    assert set(json.loads(line)["slices"]) == {"east", "north"}
-    assert json.loads(line)["refused"] == {}
-    assert load_package(out / "model").provenance.sites == 2
+    for line in (out / "rounds.jsonl").read_text().splitlines():
+        assert set(json.loads(line)["slices"]) == {"a", "b"}
+        assert json.loads(line)["refused"] == {}
+    package = load_package(out / "model")
+    assert (package.provenance.rounds, package.provenance.sites) == (2, 2)
+    assert package.digest == load_package(unbroken[0] / "model").digest
     told = subprocess.run(
         ["ctflow", "federation", "status", "--out", out, "--server", deployed.folder],
         env=deployed.environment,
@@ -141,7 +145,7 @@ def test_a_job_is_played_by_the_sites_of_the_kits(deployed, tmp_path):
         text=True,
         timeout=60,
     ).stdout
-    assert told.endswith(f"model: {out / 'model'}\neast: up\nnorth: up\n")
+    assert told.endswith(f"model: {out / 'model'}\na: up\nb: up\n")
 
 
 def test_a_folder_has_one_server_at_a_time(deployed):
@@ -167,7 +171,7 @@ def test_the_secret_of_a_server_is_for_its_user_alone(deployed):
 
 
 def test_when_one_part_dies_all_end_and_the_command_fails(environment, tmp_path):
-    with Server(tmp_path, environment, revoke=("east", "north")) as server:
+    with Server(tmp_path, environment, revoke=("a", "b")) as server:
         nginx = int((server.folder / "server" / "nginx.pid").read_text())
         os.kill(nginx, signal.SIGKILL)
         code = server.process.wait(timeout=30)
@@ -179,7 +183,7 @@ def test_when_one_part_dies_all_end_and_the_command_fails(environment, tmp_path)
 
 
 def test_a_signal_stops_all_of_it_in_order(environment, tmp_path):
-    with Server(tmp_path, environment, revoke=("east", "north")) as server:
+    with Server(tmp_path, environment, revoke=("a", "b")) as server:
         server.process.terminate()
         code = server.process.wait(timeout=30)
 
