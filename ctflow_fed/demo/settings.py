@@ -32,7 +32,7 @@ class DemoSettings:
     rounds: int = 4
     steps: int = 12
     batch_clips: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-4
     synthetic: int = 48
     sample_steps: int = SampleSettings.steps
     utility: UtilitySettings = field(default_factory=UtilitySettings)
