@@ -2,11 +2,21 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["digest_of", "read_json", "sha256_of", "write_atomically", "write_json"]
+__all__ = [
+    "digest_of",
+    "read_json",
+    "sha256_of",
+    "write_atomically",
+    "write_bytes",
+    "write_json",
+    "write_private",
+    "write_text",
+]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,7 +37,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that all may read."""
+    write_atomically(path, lambda partial: partial.write_bytes(content))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its user alone may read, from its first byte on."""
+
+    def write(partial: Path) -> None:
+        partial.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            file.write(content)
+
+    write_atomically(path, write)
 
 
 def read_json(path: Path) -> Any:

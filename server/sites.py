@@ -158,10 +158,9 @@ class Roster:
 
     def _name_of(self, node: int, reply: Message) -> str:
         """Return the name of the site that answers; an error has none, as it passes."""
-        told = _name_in(reply)
-        return (
-            told if self._keys is None or reply.has_error() else self._registered[node]
-        )
+        if self._keys is None or reply.has_error():
+            return _name_in(reply)
+        return self._registered[node]
 
 
 def ask(

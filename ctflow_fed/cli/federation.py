@@ -3,7 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -127,22 +127,9 @@ def run(
     local: bool,
     server: Path | None,
     out: Path,
-    rounds: int,
-    steps: int,
-    batch_clips: int,
-    learning_rate: float,
-    method: str,
-    proximal: float,
-    strategy: str,
-    server_learning_rate: float,
-    server_ema: float,
-    min_sites: int,
-    max_share: float,
-    patience: int,
     as_json: bool,
-    preset: str,
     init: Path | None,
-    seed: int,
+    **choices: Any,
 ) -> None:
     """Train at several sites and average in rounds. To resume, repeat the command.
 
@@ -164,21 +151,8 @@ def run(
         out=str(out if local else out.resolve()),
         sites=_registered(nodes) if nodes else tuple(stores),
         nodes=str(nodes or ""),
-        rounds=rounds,
-        steps=steps,
-        preset=preset,
         init=str(init.resolve() if server else init) if init else "",
-        batch_clips=batch_clips,
-        learning_rate=learning_rate,
-        method=method,
-        proximal=proximal,
-        strategy=strategy,
-        server_learning_rate=server_learning_rate,
-        server_ema=server_ema,
-        min_sites=min_sites,
-        max_share=max_share,
-        patience=patience,
-        seed=seed,
+        **choices,
     )
     if server:
         _submit(server, settings)

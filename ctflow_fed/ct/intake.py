@@ -21,7 +21,7 @@ from ctflow_fed.ct.report_table import Report, normal_name, read_reports
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import InputError, SettingsError, StoreError, VolumeError
-from ctflow_fed.files import write_json
+from ctflow_fed.files import write_json, write_private
 
 __all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
 
@@ -258,11 +258,7 @@ def _refuse_short(volume: CTVolume) -> None:
 def _site_key(path: Path, *, new: bool) -> bytes:
     """Read the key that turns names into ids; make it for a new store."""
     if new and not path.exists():
-        partial = path.with_name(".partial-site.key")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-        partial.replace(path)
+        write_private(path, secrets.token_hex(32).encode())
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from ctflow_fed.ct.volume import (
     refuse_other_than_hounsfield,
 )
 from ctflow_fed.errors import SettingsError, VolumeError
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import write_bytes
 from ctflow_fed.shapes import Affine
 
 __all__ = ["read_nifti", "write_nifti"]
@@ -87,7 +87,7 @@ def write_nifti(volume: CTVolume, path: Path, *, description: str = "") -> None:
     if path.name.endswith(".gz"):
         # No time and no name in the wrapper; level 1, since noise packs no better at 9.
         content = gzip.compress(content, compresslevel=1, mtime=0)
-    write_atomically(path, lambda partial: partial.write_bytes(content))
+    write_bytes(path, content)
 
 
 def _image(volume: CTVolume, description: str) -> Nifti1Image:

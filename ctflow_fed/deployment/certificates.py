@@ -5,7 +5,6 @@ All keys are on the curve P-384, which Flower takes for the authentication of no
 
 import datetime
 import ipaddress
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ctflow_fed.errors import PackageError
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import write_private
 
 __all__ = [
     "authority_certificate",
@@ -27,7 +26,6 @@ __all__ = [
     "node_public_text",
     "server_certificate",
     "write_key",
-    "write_private",
 ]
 
 AUTHORITY_DAYS = 3650
@@ -41,18 +39,6 @@ Key = ec.EllipticCurvePrivateKey
 def new_key() -> Key:
     """Return a new private key."""
     return ec.generate_private_key(ec.SECP384R1())
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its user alone may read, from its first byte on."""
-
-    def write(partial: Path) -> None:
-        partial.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
-            file.write(content)
-
-    write_atomically(path, write)
 
 
 def write_key(path: Path, key: Key) -> None:
@@ -113,7 +99,7 @@ def server_certificate(key: Key, host: str, authority: Key, issuer: bytes) -> by
     ]
     parent = x509.load_pem_x509_certificate(issuer).subject
     builder = (
-        _certificate(key, _subject(host[:64]), parent, SERVER_DAYS)
+        _certificate(key, _subject(host), parent, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(

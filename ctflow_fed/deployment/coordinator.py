@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ctflow_fed.deployment.certificates import is_current, write_private
+from ctflow_fed.deployment.certificates import is_current
+from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.deployment.proxy import ports_in
 from ctflow_fed.deployment.registry import read_registry
 from ctflow_fed.errors import (
@@ -32,9 +32,9 @@ from ctflow_fed.errors import (
     PackageError,
     SettingsError,
 )
-from ctflow_fed.files import write_atomically, write_json
+from ctflow_fed.files import write_json, write_private, write_text
 
-__all__ = ["SITES", "flower_environment", "serve"]
+__all__ = ["SITES", "serve"]
 
 SECRET = "superexec.secret"
 SITES = "flower/sites.json"
@@ -89,20 +89,6 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
         while True:
             _check_alive(daemons)
             time.sleep(POLL_SECONDS)
-
-
-def flower_environment(server: Path) -> dict[str, str]:
-    """Return the environment of Flower's programs at a server: quiet, and its own."""
-    known = os.environ
-    return {
-        **known,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{known.get('PATH', '')}",
-        "NO_PROXY": f"127.0.0.1,localhost,{known.get('NO_PROXY', '')}",
-        "FLWR_HOME": str(server / "flower"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    }
 
 
 def _check_programs() -> None:
@@ -191,10 +177,7 @@ def _prepare(server: Path, port: int) -> dict[str, str]:
         '[superlink]\ndefault = "fed"\n[superlink.fed]\n'
         f'address = "127.0.0.1:{port}"\nroot-certificates = {authority}\n'
     )
-    write_atomically(
-        server / "flower" / "config.toml",
-        lambda partial: partial.write_text(connection, "utf-8"),
-    )
+    write_text(server / "flower" / "config.toml", connection)
     return flower_environment(server)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.deployment.environment import QUIET
 from ctflow_fed.errors import MissingExtraError, SettingsError
 from ctflow_fed.federation import (
     FederationSettings,
@@ -29,13 +30,11 @@ from ctflow_fed.federation import (
 
 __all__ = ["name_sites", "run_locally"]
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
+RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # sites share the GPU, if there is one
 }
-"""Environment of Flower and Ray: nothing is reported to anyone."""
+"""Environment of Ray: nothing is reported to anyone."""
 
 
 def name_sites(folders: Sequence[Path]) -> dict[str, Path]:
@@ -85,7 +84,7 @@ def _simulate(
             raise MissingExtraError(package, extra)
     with TemporaryDirectory(prefix="ctflow-", ignore_cleanup_errors=True) as home:
         # Flower reads its environment when it is imported.
-        os.environ.update({**QUIET, "FLWR_HOME": home})
+        os.environ.update({**QUIET, **RAY, "FLWR_HOME": home})
         _close_ray()
         from ctflow_fed.deployment.simulation import simulate
 

@@ -27,12 +27,11 @@ from ctflow_fed.deployment.certificates import (
     node_public_text,
     server_certificate,
     write_key,
-    write_private,
 )
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.proxy import nginx_config
 from ctflow_fed.errors import MismatchError, SettingsError
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import write_atomically, write_bytes, write_private, write_text
 
 __all__ = ["Provision", "provision"]
 
@@ -124,7 +123,7 @@ def _check_names(
 def _check_address(consortium: Consortium, folder: Path) -> None:
     path, address = folder / "address", f"{consortium.host}:{consortium.port}\n"
     if not path.exists():
-        write_atomically(path, lambda partial: partial.write_text(address, "utf-8"))
+        write_text(path, address)
     if path.read_text("utf-8") != address:
         raise MismatchError(
             "the kits of this folder name another host or port of the server; "
@@ -138,17 +137,17 @@ def _provide_server(consortium: Consortium, folder: Path) -> bool:
     if not (authority / "ca.crt").exists():
         key = new_key()
         write_key(authority / "ca.key", key)
-        _write(authority / "ca.crt", authority_certificate(key, consortium.name))
+        write_bytes(authority / "ca.crt", authority_certificate(key, consortium.name))
     issuer = (authority / "ca.crt").read_bytes()
-    _write(server / "ca.crt", issuer)
-    _write(server / "nginx.conf", nginx_config(consortium.port).encode())
+    write_bytes(server / "ca.crt", issuer)
+    write_bytes(server / "nginx.conf", nginx_config(consortium.port).encode())
     (server / "nginx").mkdir(exist_ok=True)
     if _is_served(server, consortium.host, issuer):
         return False
     signer, key = load_key(authority / "ca.key"), new_key()
     write_key(server / "server.key", key)
     certificate = server_certificate(key, consortium.host, signer, issuer)
-    _write(server / "server.crt", certificate)
+    write_bytes(server / "server.crt", certificate)
     return True
 
 
@@ -171,7 +170,7 @@ def _issue(consortium: Consortium, folder: Path, site: str) -> None:
         "README": (README.format(**words).encode(), 0o644),
     }
     write_private(folder / "kits" / f"{site}.tar.gz", _archive(site, members))
-    _write(nodes / f"{site}.pub", node_public_text(key) + f" {site}\n".encode())
+    write_bytes(nodes / f"{site}.pub", node_public_text(key) + f" {site}\n".encode())
     (nodes / f"{site}.revoked").unlink(missing_ok=True)
 
 
@@ -187,7 +186,3 @@ def _archive(site: str, members: dict[str, tuple[bytes, int]]) -> bytes:
             info.size, info.mode, info.mtime = len(content), mode, root.mtime
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda partial: partial.write_bytes(content))

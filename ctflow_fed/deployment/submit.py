@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from ctflow_fed import __version__
 from ctflow_fed.deployment.bundle import programs_folder
-from ctflow_fed.deployment.coordinator import flower_environment
+from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.errors import IncompleteError
 from ctflow_fed.federation import FederationSettings
 

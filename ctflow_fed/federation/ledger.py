@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
-from ctflow_fed.files import read_json, write_atomically, write_json
+from ctflow_fed.files import read_json, write_json, write_text
 
 __all__ = ["STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
 
@@ -155,10 +155,7 @@ class Ledger:
         text = "".join(
             json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines
         )
-        write_atomically(
-            self.folder / "rounds.jsonl",
-            lambda partial: partial.write_text(text, encoding="utf-8"),
-        )
+        write_text(self.folder / "rounds.jsonl", text)
         self.records = (*self.records, record)
         kept = {self.checkpoint(number) for number in (self.rounds, self.best)}
         for folder in (self.folder / "rounds").iterdir():

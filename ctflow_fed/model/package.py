@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ctflow_fed.errors import PackageError, SettingsError
-from ctflow_fed.files import read_json, write_atomically, write_json
+from ctflow_fed.files import read_json, write_atomically, write_json, write_text
 from ctflow_fed.model.fmvt import FMvT
 from ctflow_fed.model.presets import FMvTConfig
 from ctflow_fed.weights import weights_digest
@@ -79,7 +79,7 @@ def save_package(folder: Path, network: FMvT, provenance: Provenance) -> str:
     )
     write_json(folder / "config.json", {"format": FORMAT, **asdict(network.config)})
     card = _card(network, provenance, digest)
-    write_atomically(folder / "card.md", lambda partial: partial.write_text(card))
+    write_text(folder / "card.md", card)
     write_json(folder / "provenance.json", {**asdict(provenance), "digest": digest})
     return digest
 

@@ -7,7 +7,7 @@ from typing import Any
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MissingExtraError
 from ctflow_fed.evaluation import Interval, UtilityResult
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import write_text
 from ctflow_fed.report.account import Pair, RunAccount
 from ctflow_fed.report.charts import Bar, curve, forest
 from ctflow_fed.report.figures import views
@@ -30,7 +30,7 @@ COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 def write_page(path: Path, account: RunAccount) -> None:
     """Write the page of a run; it needs no other file and no network."""
     text = render_page(account)
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def render_page(account: RunAccount) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import MismatchError, SettingsError
-from ctflow_fed.files import digest_of, write_atomically
+from ctflow_fed.files import digest_of, write_text
 from ctflow_fed.model import (
     FMvT,
     ModelPackage,
@@ -175,4 +175,4 @@ def _keep_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-    write_atomically(path, lambda partial: partial.write_text("".join(lines)))
+    write_text(path, "".join(lines))

@@ -95,13 +95,11 @@ def optimizer_of(weights: Mapping[str, Parameter], settings: TrainSettings) -> A
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.method == "ctflow":
         return AdamW(weights.values(), lr=rate, betas=BETAS, weight_decay=decay)
-    matrices = {name for name, value in weights.items() if _is_matrix(name, value)}
-    return Muon(
-        [value for name, value in weights.items() if name in matrices],
-        [value for name, value in weights.items() if name not in matrices],
-        lr=rate,
-        weight_decay=decay,
-    )
+    matrices = {
+        name: value for name, value in weights.items() if _is_matrix(name, value)
+    }
+    others = [value for name, value in weights.items() if name not in matrices]
+    return Muon(matrices.values(), others, lr=rate, weight_decay=decay)
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from ctflow_fed.cli.federation import command
-from ctflow_fed.deployment.certificates import write_private
 from ctflow_fed.deployment.consortium import Consortium, read_consortium
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
@@ -248,15 +247,6 @@ def test_the_start_command_names_a_store_or_says_how(provided, tmp_path):
     assert (bare.returncode, odd.returncode) == (2, 2)
     assert "usage" in bare.stderr
     assert "quote" in odd.stderr
-
-
-def test_a_private_file_replaces_what_a_kill_left_open_to_all(tmp_path):
-    left = tmp_path / ".partial-key"
-    left.write_text("old")
-    left.chmod(0o644)
-
-    write_private(tmp_path / "key", b"new")
-    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_command_says_what_is_new(tmp_path):
