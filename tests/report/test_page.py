@@ -55,7 +55,7 @@ def test_the_numbers_of_the_run_are_on_the_page(page):
 
     for said in (
         "Two hospitals taught one",
-        "0.90 → 0.40",
+        "0.900 → 0.400",
         "0.700 → 0.720",
         "2 min 00 s",
         "3210 MB",
