@@ -63,19 +63,21 @@ def main() -> None:
     device = default_device()
     rates = _measured(Row("rates", "tiny", 256))
     print(f"{_name(device)}: {_rates_in_words(rates)}")
-    found = []
+    found: list[dict[str, Any]] = []
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     for row in _rows(asked, device):
         found.append(asdict(row) | _taken(row, rates, ends - time.monotonic()))
         print(_line(found[-1]), flush=True)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "device": _name(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "matmul_flops": rates,
-        "rows": found,
-    }
-    write_json(asked.out, result)
+        write_json(
+            asked.out,
+            {
+                "device": _name(device),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "matmul_flops": rates,
+                "rows": found,
+            },
+        )
 
 
 def _arguments() -> argparse.Namespace:
