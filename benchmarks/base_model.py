@@ -1,11 +1,9 @@
 """Train the base model that is shipped: preset tiny, on public phantoms.
 
 No patient is in it, so it may go to every hospital of a federation before it begins.
-It is what `benchmarks/generation.py` trains as ours. The same command resumes; `make
-base-model` runs it and puts the package, in float16, into the wheel.
-
-The first 1,100 steps of the weights that are shipped had a constant learning rate and
-matrices that moved twice as far. From the start it gives other digits.
+It is trained as `benchmarks/generation.py` trains ours, on volumes of more slices as
+well. The same command resumes; `make base-model` runs it and puts the package, in
+float16, into the wheel.
 
     python benchmarks/base_model.py --out runs/base
 """
@@ -15,10 +13,13 @@ import time
 from pathlib import Path
 
 from phantoms import public_store
-from recipes import train_ours
+from recipes import STUDIES, train_ours
 
 from ctflow_fed.model import PRESETS, fresh_network, load_package, save_package
 from ctflow_fed.training import evaluate_loss
+
+LONGER = {128: 200, 256: 40}
+"""How many phantoms of how many slices there are beside those of the bench."""
 
 
 def main() -> None:
@@ -30,7 +31,13 @@ def main() -> None:
     options = parser.parse_args()
 
     began = time.monotonic()
-    folder = train_ours(options.out, preset=options.preset, steps=options.steps, seed=0)
+    folder = train_ours(
+        options.out,
+        preset=options.preset,
+        steps=options.steps,
+        seed=0,
+        studies=STUDIES | LONGER,
+    )
     seconds = time.monotonic() - began
     unseen = public_store(options.out / "unseen", {48: 32}, seed=2027)
     fresh = evaluate_loss(fresh_network(PRESETS[options.preset], 0), unseen, seed=0)

@@ -1,5 +1,6 @@
 """How the benchmarks train: ours, which is the recipe of the base model, and CTFlow."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,23 @@ PATIENTS = 2026
 RATE = {"learning_rate": 1.5e-3, "warmup_steps": 100}
 
 
-def training_store(out: Path) -> LatentStore:
+def training_store(out: Path, studies: Mapping[int, int] = STUDIES) -> LatentStore:
     """Return the store that is trained on; phantoms that are in it stay."""
-    return public_store(out / "site", STUDIES, PATIENTS, TAUGHT)
+    return public_store(out / "site", studies, PATIENTS, TAUGHT)
 
 
-def train_ours(out: Path, *, preset: str, steps: int, seed: int) -> Path:
+def train_ours(
+    out: Path,
+    *,
+    preset: str,
+    steps: int,
+    seed: int,
+    studies: Mapping[int, int] = STUDIES,
+) -> Path:
     """Train what `ctflow train` trains, and return the folder of the model package."""
     return train(
         fresh_network(PRESETS[preset], seed),
-        training_store(out),
+        training_store(out, studies),
         out / f"ours-{seed}",
         TrainSettings(**RATE),
         steps=steps,

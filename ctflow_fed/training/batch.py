@@ -25,11 +25,13 @@ __all__ = [
     "previous_clips",
 ]
 
-KNOWN_SHARE = 0.3
-"""Of our clips, the share in which some slices are known."""
-
 WHOLE_SHARE = 0.7
 """Of our clips, the share that reach over as much of their volume as they can."""
+
+KNOWN_IN_WHOLE, KNOWN_IN_PART = 0.2, 0.8
+"""Of our clips that reach over their whole volume, and of those that do not, the shares
+in which some slices are known: a plan draws whole volumes first and then what lies
+between the slices that it knows."""
 
 INSIDE_SHARE = 0.25
 """Of our steps, the share without the first and the last slice of every clip: sampling
@@ -56,6 +58,12 @@ class Place(NamedTuple):
     clip: tuple[int, ...]
     thinned: int = 1
     refined: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the clip reaches over the whole study."""
+        stride = self.clip[1] - self.clip[0]
+        return self.clip[0] < stride and self.record.slices - self.clip[-1] <= stride
 
     def geometry(self) -> Geometry:
         """Return where the slices of the clip lie in the volume."""
@@ -222,7 +230,8 @@ def _row(record: StudyRecord, frames: int, generator: Generator) -> Place:
     """Draw evenly spaced slices: a stride, the place of the lowest, how it is told."""
     slices, whole = record.slices, -(-record.slices // frames)
     reach, draw, place, told, finer = torch.rand(5, generator=generator).tolist()
-    stride = whole if reach < WHOLE_SHARE else 1 + int(draw * whole)
+    # Most slices of a volume are drawn close to known ones: small strides are common.
+    stride = whole if reach < WHOLE_SHARE else 1 + int(draw**2 * whole)
     first = int(place * (max(0, slices - frames * stride) + 1))
     clip = tuple(range(first, first + frames * stride, stride))
     if told < THINNED_SHARE:
@@ -236,11 +245,12 @@ def _row(record: StudyRecord, frames: int, generator: Generator) -> Place:
 def _pattern(place: Place, generator: Generator) -> Tensor:
     """Draw which frames of a clip are known; those beyond the volume never are."""
     frames = len(place.clip)
+    share = KNOWN_IN_WHOLE if place.is_whole else KNOWN_IN_PART
     kind, step, size, where = torch.rand(4, generator=generator).tolist()
     known = torch.zeros(frames, dtype=torch.bool)
-    if kind < KNOWN_SHARE * 2 / 3:
+    if kind < share * 2 / 3:
         known[:: 2 + int(3 * step)] = True
-    if KNOWN_SHARE / 3 < kind < KNOWN_SHARE:
+    if share / 3 < kind < share:
         count = 1 + int(size * (frames - 1))
         # Half of the runs reach an end of the clip.
         first = round(min(max(2 * where - 0.5, 0), 1) * (frames - count))
