@@ -9,9 +9,14 @@ from zero. An adapter is a folder:
     provenance.json        as in a model package; its parent is the base
 
 peft is needed to train an adapter, not to use one.
+
+At several sites an adapter is trained as in FFA-LoRA (arXiv 2403.12313): the matrices A
+are a function of the seed, the same everywhere, and stay as they are. The change of a
+layer is then linear in B, so that a mean of B is the mean of the changes, exactly.
 """
 
 import copy
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -36,7 +41,16 @@ from ctflow_fed.seeds import derive_seed
 from ctflow_fed.training.merge import Adapter, AdapterSettings, merged
 from ctflow_fed.weights import weights_digest
 
-__all__ = ["changes_of", "load_adapter", "read_adapter", "save_adapter", "with_adapter"]
+__all__ = [
+    "changes_of",
+    "down_matrices",
+    "load_adapter",
+    "read_adapter",
+    "save_adapter",
+    "with_adapter",
+    "with_up_matrices",
+    "zero_changes",
+]
 
 FORMAT = "ctflow-fed adapter 1"
 
@@ -96,6 +110,48 @@ def with_adapter(network: FMvT, settings: AdapterSettings, seed: int) -> FMvT:
     for name, value in adapted.named_parameters():
         if network.config.released and is_extension(name):
             value.requires_grad_()
+    return adapted
+
+
+def down_matrices(network: FMvT, rank: int, seed: int) -> dict[str, Tensor]:
+    """Return a matrix A of [rank, in] for each layer, as LAYER.lora_A.
+
+    Uniform within 1 / sqrt(in), as peft begins; a function of ``seed`` and the layer.
+    """
+    matrices = {}
+    for name, shape in _expected_shapes(network, rank).items():
+        if name.endswith(".lora_A"):
+            derived = derive_seed("lora_A", seed, name)
+            generator = torch.Generator().manual_seed(derived)
+            drawn = torch.rand(shape, generator=generator)
+            matrices[name] = (2 * drawn - 1) / math.sqrt(shape[1])
+    return matrices
+
+
+def zero_changes(network: FMvT, rank: int) -> dict[str, Tensor]:
+    """Return the changes of an adapter before it is trained, without its matrices A."""
+    return {
+        name: torch.zeros(shape)
+        for name, shape in _expected_shapes(network, rank).items()
+        if not name.endswith(".lora_A")
+    }
+
+
+@torch.no_grad()
+def with_up_matrices(
+    network: FMvT, settings: AdapterSettings, changes: Mapping[str, Tensor]
+) -> FMvT:
+    """Return a copy of ``network`` that goes on training all ``changes`` but those A.
+
+    Raises `MissingExtraError` without peft.
+    """
+    adapted = with_adapter(network, settings, seed=0)
+    for name, value in adapted.named_parameters():
+        if name.endswith(PEFT_SUFFIX):
+            value.copy_(changes[name.removesuffix(PEFT_SUFFIX)])
+            value.requires_grad_(".lora_A." not in name)
+        elif value.requires_grad:
+            value.add_(changes[name])
     return adapted
 
 

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from ctflow_fed.errors import MismatchError, StoreError
 from ctflow_fed.files import write_atomically
 from ctflow_fed.model import FMvT
-from ctflow_fed.training.optimizer import MEMORY
+from ctflow_fed.training.optimizer import OptimizerMemory, memory_of, remind
 from ctflow_fed.training.step import trained_weights
 
 __all__ = ["TrainState", "restore", "save_state"]
@@ -41,13 +41,11 @@ class TrainState:
 
 def save_state(path: Path, state: TrainState, job: str) -> None:
     """Write the state; ``job`` names the run that it belongs to."""
-    tensors = {}
-    for name, value in trained_weights(state.network).items():
-        memory = state.optimizer.state[value]
-        tensors[f"network.{name}"] = value.detach()
-        tensors[f"average.{name}"] = state.average[name]
-        tensors |= {f"{key}.{name}": memory[key] for key in MEMORY if key in memory}
-    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    weights = trained_weights(state.network)
+    tensors = dict(memory_of(state.optimizer, weights, state.step).tensors)
+    for name, value in weights.items():
+        tensors[f"network.{name}"] = value.detach().cpu().contiguous()
+        tensors[f"average.{name}"] = state.average[name].cpu().contiguous()
     metadata = {"job": job, "step": str(state.step)}
     write_atomically(path, lambda partial: save_file(tensors, partial, metadata))
 
@@ -68,19 +66,14 @@ def restore(path: Path, state: TrainState, job: str) -> None:
                     "store, seed or settings; repeat the command that began it, or "
                     "choose another folder"
                 )
-            names = set(file.keys())
-            for name, value in trained_weights(state.network).items():
-                value.copy_(file.get_tensor(f"network.{name}"))
-                state.average[name].copy_(file.get_tensor(f"average.{name}"))
-                memory = {
-                    key: file.get_tensor(f"{key}.{name}").to(value)
-                    for key in MEMORY
-                    if f"{key}.{name}" in names
-                }
-                if memory:  # a weight that no gradient has reached has none
-                    step = torch.tensor(float(metadata["step"]))
-                    state.optimizer.state[value] = {"step": step, **memory}
-            state.step = int(metadata["step"])
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        weights = trained_weights(state.network)
+        for name, value in weights.items():
+            value.copy_(tensors[f"network.{name}"])
+            state.average[name].copy_(tensors[f"average.{name}"])
+        state.step = int(metadata["step"])
+        remind(state.optimizer, weights, OptimizerMemory(tensors, state.step))
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise StoreError(
             "the checkpoint of this run is damaged; remove it to begin again"

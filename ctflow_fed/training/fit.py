@@ -15,7 +15,12 @@ from ctflow_fed.training.batch import (
     known_clips,
     previous_clips,
 )
-from ctflow_fed.training.optimizer import optimizer_of
+from ctflow_fed.training.optimizer import (
+    OptimizerMemory,
+    memory_of,
+    optimizer_of,
+    remind,
+)
 from ctflow_fed.training.prefetch import drawn_ahead
 from ctflow_fed.training.settings import TrainSettings
 from ctflow_fed.training.step import (
@@ -40,10 +45,14 @@ EVALUATED_CLIPS = 64
 
 @dataclass(frozen=True)
 class FitResult:
-    """The loss of every step, and the slices of the store: the weight in FedAvg."""
+    """The loss of every step, and the slices of the store: the weight in FedAvg.
+
+    ``memory`` is what the optimizer remembers in the end.
+    """
 
     losses: tuple[float, ...]
     slices: int
+    memory: OptimizerMemory
 
 
 def fit(
@@ -55,18 +64,20 @@ def fit(
     seed: int,
     round_number: int = 0,
     site: str = "",
+    memory: OptimizerMemory | None = None,
 ) -> FitResult:
-    """Train ``network`` in place for ``steps`` steps with a fresh optimizer.
+    """Train ``network`` in place for ``steps`` steps.
 
-    What is drawn is a function of (seed, round, site, step) alone. FedProx pulls
-    towards the weights that the network came with.
+    The optimizer is fresh, or goes on from its ``memory``; its learning rate begins
+    anew in both. What is drawn is a function of (seed, round, site, step) alone.
+    FedProx pulls towards the weights that the network came with.
     """
     check_store(network, store)
-    network.train()
-    optimizer = optimizer_of(trained_weights(network), settings)
-    anchor = {
-        name: value.detach().clone() for name, value in trained_weights(network).items()
-    }
+    weights = trained_weights(network.train())
+    optimizer = optimizer_of(weights, settings)
+    if memory is not None:
+        remind(optimizer, weights, memory)
+    anchor = {name: value.detach().clone() for name, value in weights.items()}
     generator_of = partial(step_generator, seed, round_number, site)
     losses = tuple(
         train_step(
@@ -79,7 +90,9 @@ def fit(
         )
         for drawn in drawn_ahead(store, settings, range(steps), generator_of)
     )
-    return FitResult(losses, sum(record.slices for record in store.records))
+    slices = sum(record.slices for record in store.records)
+    taken = steps + (memory.steps if memory is not None else 0)
+    return FitResult(losses, slices, memory_of(optimizer, weights, taken))
 
 
 @torch.no_grad()

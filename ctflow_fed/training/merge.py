@@ -10,7 +10,7 @@ from torch import Tensor
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.model import FMvT, Provenance
 
-__all__ = ["Adapter", "AdapterSettings", "merged", "unmerged"]
+__all__ = ["Adapter", "AdapterSettings", "merged", "moved", "unmerged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +43,38 @@ class Adapter:
 
 def merged(network: FMvT, adapter: Adapter) -> FMvT:
     """Return a plain network that gives the numbers of ``network`` with the adapter."""
-    return _moved(network, adapter, 1.0)
+    return moved(network, adapter.settings, adapter.changes)
 
 
 def unmerged(network: FMvT, adapter: Adapter) -> FMvT:
     """Return the network that the adapter was merged into, but for rounding."""
-    return _moved(network, adapter, -1.0)
+    return moved(network, adapter.settings, adapter.changes, sign=-1.0)
 
 
 @torch.no_grad()
-def _moved(network: FMvT, adapter: Adapter, sign: float) -> FMvT:
-    moved = copy.deepcopy(network)
-    for name, change in _whole_changes(adapter):
-        weight = moved.get_parameter(name)
+def moved(
+    network: FMvT,
+    settings: AdapterSettings,
+    changes: Mapping[str, Tensor],
+    sign: float = 1.0,
+) -> FMvT:
+    """Return a copy of ``network`` with the changes of an adapter added to it."""
+    copied = copy.deepcopy(network)
+    for name, change in _whole_changes(settings, changes):
+        weight = copied.get_parameter(name)
         weight.add_(change.to(weight), alpha=sign)
-    return moved
+    return copied
 
 
-def _whole_changes(adapter: Adapter) -> Iterator[tuple[str, Tensor]]:
+def _whole_changes(
+    settings: AdapterSettings, changes: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
     """Yield what is added to each weight, in its own shape."""
-    scale = adapter.settings.alpha / adapter.settings.rank
-    for name, change in adapter.changes.items():
+    scale = settings.alpha / settings.rank
+    for name, change in changes.items():
         if name.endswith(".lora_B"):
             layer = name.removesuffix(".lora_B")
-            down = adapter.changes[f"{layer}.lora_A"].float()
+            down = changes[f"{layer}.lora_A"].float()
             yield f"{layer}.weight", scale * (change.float() @ down)
         elif not name.endswith(".lora_A"):
             yield name, change.float()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,9 +11,16 @@ from torch.optim import AdamW
 
 from ctflow_fed.training.settings import TrainSettings
 
-__all__ = ["MEMORY", "Muon", "learning_rate_at", "optimizer_of"]
+__all__ = [
+    "Muon",
+    "OptimizerMemory",
+    "learning_rate_at",
+    "memory_of",
+    "optimizer_of",
+    "remind",
+]
 
-MEMORY = ("exp_avg", "exp_avg_sq", "momentum")
+KINDS = ("exp_avg", "exp_avg_sq", "momentum")
 """What an optimizer may remember of a weight, apart from the number of steps."""
 
 BETAS = (0.9, 0.999)
@@ -27,6 +35,14 @@ MATRIX_GAIN = 0.4
 
 STEADY_STEPS = 500
 """Steps after which our learning rate begins to fall."""
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What an optimizer remembers, as KIND.NAME of a weight, after ``steps`` steps."""
+
+    tensors: Mapping[str, Tensor]
+    steps: int
 
 
 class Muon(AdamW):
@@ -100,6 +116,39 @@ def optimizer_of(weights: Mapping[str, Parameter], settings: TrainSettings) -> A
     }
     others = [value for name, value in weights.items() if name not in matrices]
     return Muon(matrices.values(), others, lr=rate, weight_decay=decay)
+
+
+def memory_of(
+    optimizer: AdamW, weights: Mapping[str, Parameter], steps: int
+) -> OptimizerMemory:
+    """Return what an optimizer remembers after so many ``steps``, on the CPU."""
+    tensors = {
+        f"{kind}.{name}": value.detach().cpu().contiguous()
+        for name, weight in weights.items()
+        for kind, value in optimizer.state[weight].items()
+        if kind in KINDS
+    }
+    return OptimizerMemory(tensors, steps)
+
+
+@torch.no_grad()
+def remind(
+    optimizer: AdamW, weights: Mapping[str, Parameter], memory: OptimizerMemory
+) -> None:
+    """Give an optimizer a memory, which stays as it is.
+
+    A weight that no gradient has reached has none. Tensors of other shapes than the
+    weights raise ``RuntimeError``.
+    """
+    for name, weight in weights.items():
+        known = {
+            kind: torch.zeros_like(weight).copy_(memory.tensors[f"{kind}.{name}"])
+            for kind in KINDS
+            if f"{kind}.{name}" in memory.tensors
+        }
+        if known:
+            step = torch.tensor(float(memory.steps))
+            optimizer.state[weight] = {"step": step, **known}
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
