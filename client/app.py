@@ -1,10 +1,12 @@
 """The ClientApp of a site: it answers the server with numbers about its own store.
 
 Three things may be asked: what the site has (query), to train the weights of a round
-(train), and the loss of some weights (evaluate). The SuperNode's node config holds
-``site``, the name; ``store``, the folder; and optionally ``threads``, the CPU threads.
-No error of a site travels as it was raised: only our own sentences do, which quote no
-data, and of any other error its kind.
+(train), and the loss of some weights (evaluate). To an order about weights that the
+site does not hold it answers that it lacks them. The SuperNode's node config holds
+``site``, the name; ``store``, the folder; and optionally ``threads``, the CPU threads,
+and ``state``, the folder of what the site keeps from message to message, which is
+otherwise in .ctflow-state beside the store. No error of a site travels as it was
+raised: only our own sentences do, which quote no data, and of any other its kind.
 """
 
 import logging
@@ -27,13 +29,15 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import CTFlowError, SettingsError, UpdateError
 from ctflow_fed.federation import (
     RAW,
+    Parcel,
     RoundOrder,
+    SiteState,
     WireArray,
     check_site_name,
     facts_of,
     local_loss,
     local_round,
-    pack,
+    open_parcel,
     receipt,
 )
 
@@ -59,11 +63,17 @@ def train(message: Message, context: Context) -> Message:
     """Train the weights of a round and send them back with two losses."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
-        order, wire = _received(message)
-        result = local_round(store, order, wire, site)
+        order, parcel = _received(message)
+        state = _state(context, site, order)
+        opened = open_parcel(parcel, order, state)
+        if opened is None:
+            return _lacking(site)
+        memory = state.memory_before(order.round_number)
+        result = local_round(store, order, opened, site, memory)
+        state.keep_memory(order.round_number, result.memory)
         arrays = {
             name: Array(each.dtype, each.shape, RAW, each.data)
-            for name, each in pack(result.arrays).items()
+            for name, each in result.wire.items()
         }
         metrics = MetricRecord(
             {
@@ -88,8 +98,11 @@ def evaluate(message: Message, context: Context) -> Message:
     """Send the loss of the weights that came."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
-        order, wire = _received(message)
-        loss = local_loss(store, order, wire)
+        order, parcel = _received(message)
+        opened = open_parcel(parcel, order, _state(context, site, order))
+        if opened is None:
+            return _lacking(site)
+        loss = local_loss(store, order, opened)
         slices = sum(record.slices for record in store.records)
         metrics = MetricRecord({"num-examples": slices, "loss": loss})
         given = ConfigRecord({**receipt(order, site, store.header)})
@@ -122,6 +135,10 @@ def _refusal(site: object, reason: str) -> RecordDict:
     return RecordDict({"refusal": ConfigRecord({"site": str(site), "reason": reason})})
 
 
+def _lacking(site: str) -> RecordDict:
+    return RecordDict({"lacking": ConfigRecord({"site": site})})
+
+
 def _store(context: Context) -> LatentStore:
     folder = context.node_config.get("store")
     if not isinstance(folder, str) or not folder:
@@ -139,14 +156,37 @@ def _threads(context: Context) -> int:
     return threads
 
 
-def _received(message: Message) -> tuple[RoundOrder, dict[str, WireArray]]:
-    """Return the order and the arrays of a message of the server."""
-    content = message.content
-    order, arrays = content.get("order"), content.get("arrays")
-    if not isinstance(order, ConfigRecord) or not isinstance(arrays, ArrayRecord):
-        raise UpdateError("expected an order and arrays, got a message without them")
-    wire = {
+def _state(context: Context, site: str, order: RoundOrder) -> SiteState:
+    """Return what the site keeps of a job, in a folder that is no part of its store."""
+    store = Path(str(context.node_config["store"])).resolve()
+    beside = store.parent / ".ctflow-state" / site
+    folder = Path(str(context.node_config.get("state", beside))).resolve()
+    if folder.is_relative_to(store):
+        raise SettingsError(
+            "expected a folder outside the site's store as `state` in the node config; "
+            "name another one"
+        )
+    return SiteState(folder, order.job)
+
+
+def _received(message: Message) -> tuple[RoundOrder, Parcel]:
+    """Return the order of a message of the server, and the arrays that came with it."""
+    order = message.content.get("order")
+    if not isinstance(order, ConfigRecord):
+        raise UpdateError("expected an order, got a message without one")
+    parcel = Parcel(
+        weights=_wire(message, "arrays"),
+        change=_wire(message, "change"),
+        base=_wire(message, "base"),
+    )
+    return RoundOrder.from_record(order), parcel
+
+
+def _wire(message: Message, name: str) -> dict[str, WireArray] | None:
+    record = message.content.get(name)
+    if not isinstance(record, ArrayRecord):
+        return None
+    return {
         name: WireArray(each.dtype, tuple(each.shape), each.data)
-        for name, each in arrays.items()
+        for name, each in record.items()
     }
-    return RoundOrder.from_record(order), wire

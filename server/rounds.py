@@ -4,52 +4,31 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from ctflow_fed.errors import IncompleteError
 from ctflow_fed.federation import (
-    Arrays,
     FederationSettings,
     Job,
-    RoundOrder,
     RoundRecord,
-    SiteResult,
-    arrays_digest,
     beside_digest,
     open_job,
     outliers,
     shares_of,
     weighted_mean,
 )
-from server.sites import Roster, ask
-from server.strategy import (
-    CheckedUpdate,
-    Sorted,
-    loss_in,
-    order_content,
-    sort_replies,
-    update_in,
-)
+from server.exchange import Answers, Exchange, Traffic
+from server.sites import Roster
+from server.strategy import CheckedUpdate, Sorted, loss_in, update_in
 
 __all__ = ["play_job"]
 
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Answers(Sorted[T]):
-    """The answers of the sites, who was silent, and how many were asked."""
-
-    silent: frozenset[str]
-    asked: int
 
 
 def play_job(grid: Grid, settings: FederationSettings) -> None:
@@ -67,68 +46,77 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
         roster = Roster(grid, settings.sites, keys)
         roster.wait(settings.wait_seconds, _barred(job))
         job.check_sites(list(roster.facts.values()))
-        _play_rounds(grid, roster, job)
+        _play_rounds(Exchange(grid, roster, job), job)
     job.publish()
 
 
-def _play_rounds(grid: Grid, roster: Roster, job: Job) -> None:
+def _play_rounds(exchange: Exchange, job: Job) -> None:
     """Play round after round, each from the loss that the last one ended with."""
+    traffic = Traffic()
     if job.ledger.rounds:
         loss = job.ledger.records[-1].loss_after
     else:
-        loss, _ = _global_loss(grid, roster, job, 0)
+        loss, told = _global_loss(exchange, job, 0)
+        traffic = told.traffic
     while not job.is_played:
-        record = _play_round(grid, roster, job, job.ledger.rounds + 1, loss)
-        job.commit(record, list(roster.facts.values()))
-        loss = record.loss_after
+        record = _play_round(exchange, job, loss, traffic)
+        job.commit(record, list(exchange.roster.facts.values()))
+        loss, traffic = record.loss_after, Traffic()
         values = asdict(record)
         text = " ".join(f"{key}={json.dumps(values[key])}" for key in values)
         log.info("%s", text, extra={"record": record})
 
 
 def _play_round(
-    grid: Grid, roster: Roster, job: Job, number: int, loss_before: float
+    exchange: Exchange, job: Job, loss_before: float, traffic: Traffic
 ) -> RoundRecord:
-    """Train at the sites, average what they send, evaluate the average at the sites."""
-    began = time.monotonic()
+    """Train at the sites, average what they send, evaluate the average at the sites.
+
+    ``traffic`` is what has travelled before.
+    """
+    began, number = time.monotonic(), job.ledger.rounds + 1
     barred = _barred(job)
-    trained = _train(grid, roster, job, number, barred)
+    trained = _train(exchange, job, number, barred)
     _check_quorum(job, number, trained, barred)
     results = trained.taken
     slices = {site: result.slices for site, result in results.items()}
     shares = shares_of(slices, job.settings.max_share)
     job.advance({site: result.arrays for site, result in results.items()}, slices)
     unasked = trained.silent | set(barred)
-    loss_after, told = _global_loss(grid, roster, job, number, unasked)
+    loss_after, told = _global_loss(exchange, job, number, unasked)
     lossless = {site: f"no loss: {why}" for site, why in told.refused.items()}
-    size = sum(value.nbytes for value in job.state.weights.values())
+    contested = exchange.roster.contested()
+    traffic += trained.traffic + told.traffic
     return RoundRecord(
         round=number,
         slices=slices,
         moved={site: result.moved for site, result in results.items()},
-        refused={**roster.contested(), **lossless, **trained.refused, **barred},
+        refused={**contested, **lossless, **trained.refused, **barred},
         strikes=sorted(trained.wrong | told.wrong),
         train_loss_first=_mean(results, shares, lambda result: result.loss_first),
         train_loss_last=_mean(results, shares, lambda result: result.loss_last),
         loss_before=loss_before,
         loss_after=loss_after,
         seconds=round(time.monotonic() - began, 3),
-        bytes=size * (trained.asked + told.asked + len(results)),
-        digest=arrays_digest(job.state.model),
-        state=beside_digest(job.state),
+        sent=traffic.sent,
+        received=traffic.received,
+        digest=job.digest,
+        state=beside_digest(job.beside),
     )
 
 
 def _train(
-    grid: Grid, roster: Roster, job: Job, number: int, barred: Collection[str]
-) -> _Answers[CheckedUpdate]:
+    exchange: Exchange, job: Job, number: int, barred: Collection[str]
+) -> Answers[CheckedUpdate]:
     """Return what the sites trained from the weights, without what moved too far."""
     start = job.state.weights
-    read = partial(update_in, start=start)
-    order = job.order(number, start)
-    answers = _exchange(
-        grid, roster, job, order, start, MessageType.TRAIN, read, barred
+    read = partial(
+        update_in,
+        start=start,
+        length=job.part.length(start),
+        precision=job.settings.precision,
     )
+    answers = exchange.ask(number, start, MessageType.TRAIN, read, barred)
     moved = {site: result.moved for site, result in answers.taken.items()}
     earlier = [far for record in job.ledger.records for far in record.moved.values()]
     out = outliers(moved, earlier)
@@ -141,57 +129,24 @@ def _train(
 
 
 def _global_loss(
-    grid: Grid, roster: Roster, job: Job, number: int, without: Collection[str] = ()
-) -> tuple[float, _Answers[float]]:
+    exchange: Exchange, job: Job, number: int, without: Collection[str] = ()
+) -> tuple[float, Answers[float]]:
     """Return the loss of the global model over the sites, and what each of them said.
 
     The sites ``without`` are not asked: who was silent just now would be so again.
     """
-    model = job.state.model
-    order = job.order(number, model)
-    told = _exchange(
-        grid, roster, job, order, model, MessageType.EVALUATE, loss_in, without
-    )
+    model, facts = job.state.model, exchange.roster.facts
+    told = exchange.ask(number, model, MessageType.EVALUATE, loss_in, without)
     if not told.taken:
         raise _ended(number, "got nothing usable from any site", told.refused)
-    slices = {site: roster.facts[site].slices for site in told.taken}
+    slices = {site: facts[site].slices for site in told.taken}
     return weighted_mean(told.taken, shares_of(slices, job.settings.max_share)), told
 
 
-def _exchange(
-    grid: Grid,
-    roster: Roster,
-    job: Job,
-    order: RoundOrder,
-    arrays: Arrays,
-    kind: str,
-    read: Callable[[RecordDict], T],
-    without: Collection[str],
-) -> _Answers[T]:
-    """Send arrays to every site but those ``without``; hear what they say."""
-    seconds, group = job.settings.round_seconds, str(order.round_number)
-    content = order_content(order, arrays)
-    nodes = {s: node for s, node in roster.refresh().items() if s not in without}
-    messages = {
-        site: Message(content, node, kind, ttl=seconds + 60, group_id=group)
-        for site, node in nodes.items()
-    }
-    replies = ask(grid, messages, seconds)
-    heard = sort_replies(replies, order, roster.facts, read)
-    silent = frozenset(nodes) - set(replies)
-    absent = set(job.settings.sites) - set(nodes) - set(without)
-    refused = {
-        **heard.refused,
-        **{site: roster.why_silent(site, seconds) for site in silent},
-        **{site: roster.why_absent(site) for site in absent},
-    }
-    return _Answers(heard.taken, refused, heard.wrong, silent, len(nodes))
-
-
 def _mean(
-    results: Mapping[str, SiteResult],
+    results: Mapping[str, CheckedUpdate],
     shares: Mapping[str, float],
-    loss: Callable[[SiteResult], float],
+    loss: Callable[[CheckedUpdate], float],
 ) -> float:
     return weighted_mean({site: loss(each) for site, each in results.items()}, shares)
 

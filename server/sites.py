@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -164,23 +164,41 @@ class Roster:
 
 
 def ask(
-    grid: Grid, messages: Mapping[str, Message], seconds: float
+    grid: Grid,
+    messages: Mapping[str, Message],
+    seconds: float,
+    again: Callable[[str, Message], Message | None] = lambda site, reply: None,
 ) -> dict[str, Message]:
-    """Send each site its message and return the replies that come in time, by site."""
-    if not messages:
-        return {}
-    grid.push_messages(list(messages.values()))
-    pending = {each.metadata.message_id: site for site, each in messages.items()}
+    """Send each site its message and return the replies that come in time, by site.
+
+    A reply for which ``again`` gives another message is answered with it, once a site.
+    """
+    pending: dict[str, str] = {}
     replies: dict[str, Message] = {}
+    repeated: set[str] = set()
+    _push(grid, messages, pending)
     end = time.monotonic() + seconds
     while pending and time.monotonic() < end:
         for reply in grid.pull_messages(list(pending)):
             site = pending.pop(reply.metadata.reply_to_message_id, None)
-            if site is not None:
+            if site is None:
+                continue
+            another = None if site in repeated else again(site, reply)
+            if another is None:
                 replies[site] = reply
+            else:
+                repeated.add(site)
+                _push(grid, {site: another}, pending)
         if pending:
             time.sleep(POLL_SECONDS)
     return replies
+
+
+def _push(grid: Grid, messages: Mapping[str, Message], pending: dict[str, str]) -> None:
+    """Send messages and note by their ids whose answer each awaits."""
+    if messages:
+        grid.push_messages(list(messages.values()))
+    pending.update({each.metadata.message_id: s for s, each in messages.items()})
 
 
 def _check_name(facts: SiteFacts, name: str) -> None:

@@ -17,22 +17,24 @@ from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import (
     RAW,
     Arrays,
+    Parcel,
     RoundOrder,
     SiteFacts,
-    SiteResult,
     WireArray,
     check_receipt,
     check_update,
     manifest_of,
-    pack,
+    plus,
     unpack,
 )
 
 __all__ = [
     "CheckedUpdate",
     "Sorted",
+    "bytes_in",
     "content_of",
     "facts_in",
+    "is_lacking",
     "loss_in",
     "order_content",
     "sort_replies",
@@ -54,21 +56,41 @@ LONGEST_REASON = 400
 LARGEST_NUMBER = 1e12  # neither a loss nor a count of slices comes near it
 
 
-def order_content(order: RoundOrder, arrays: Arrays) -> RecordDict:
-    """Return what the server sends: the order and the weights of the round."""
-    packed = {
-        name: Array(each.dtype, each.shape, RAW, each.data)
-        for name, each in pack(arrays).items()
+def order_content(order: RoundOrder, parcel: Parcel) -> RecordDict:
+    """Return what the server sends: an order, and the arrays that go with it."""
+    parts = {"arrays": parcel.weights, "change": parcel.change, "base": parcel.base}
+    records = {
+        name: ArrayRecord(
+            {
+                name: Array(each.dtype, each.shape, RAW, each.data)
+                for name, each in wire.items()
+            }
+        )
+        for name, wire in parts.items()
+        if wire is not None
     }
-    return RecordDict(
-        {"order": ConfigRecord({**order.to_record()}), "arrays": ArrayRecord(packed)}
-    )
+    return RecordDict({"order": ConfigRecord({**order.to_record()}), **records})
+
+
+def is_lacking(reply: Message) -> bool:
+    """Tell whether a site says that it does not hold all that an order is about."""
+    return not reply.has_error() and "lacking" in reply.content
+
+
+def bytes_in(reply: Message) -> int:
+    """Return how many bytes of arrays came with a reply."""
+    records = () if reply.has_error() else reply.content.array_records.values()
+    return sum(len(each.data) for record in records for each in record.values())
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedUpdate(SiteResult):
+class CheckedUpdate:
     """What a site has trained, and how far: relative to the length of the weights."""
 
+    arrays: Arrays
+    slices: int
+    loss_first: float
+    loss_last: float
     moved: float
 
 
@@ -116,6 +138,11 @@ def content_of(reply: Message) -> RecordDict:
     if reply.has_error():
         code = reply.error.code
         raise UpdateError(FLOWER_ERRORS.get(code, f"Flower's error code {code}"))
+    if is_lacking(reply):
+        raise UpdateError(
+            "it lacks the weights although all were sent; look at the folder of the "
+            "site's state"
+        )
     refusal = reply.content.get("refusal")
     if isinstance(refusal, ConfigRecord):
         reason = str(refusal.get("reason", "no reason was given"))[:LONGEST_REASON]
@@ -131,8 +158,14 @@ def facts_in(content: RecordDict) -> SiteFacts:
     return SiteFacts.from_record(facts)
 
 
-def update_in(content: RecordDict, start: Arrays) -> CheckedUpdate:
-    """Return what a site has trained from ``start``, checked in every respect."""
+def update_in(
+    content: RecordDict, start: Arrays, length: float, precision: str
+) -> CheckedUpdate:
+    """Return what a site has trained from ``start``, checked in every respect.
+
+    ``length`` is that of the network's weights; in any precision but float32 what came
+    is the change from ``start``.
+    """
     arrays = content.get("arrays")
     if not isinstance(arrays, ArrayRecord):
         raise UpdateError("expected the weights of a site, got a reply without them")
@@ -140,8 +173,10 @@ def update_in(content: RecordDict, start: Arrays) -> CheckedUpdate:
         name: WireArray(each.dtype, tuple(each.shape), each.data)
         for name, each in arrays.items()
     }
-    update = unpack(wire, manifest_of(start))
-    moved = check_update(update, start)
+    update = unpack(wire, manifest_of(start), precision)
+    if precision != "float32":
+        update = plus(start, update)
+    moved = check_update(update, start, length)
     return CheckedUpdate(
         arrays=update,
         slices=_slices(content),

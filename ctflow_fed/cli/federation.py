@@ -120,6 +120,25 @@ def server(folder: Path) -> None:
     default=0,
     help="Stop after so many rounds without a lower loss, with the best model.",
 )
+@click.option(
+    "--adapter-rank",
+    default=0,
+    help="Train a low-rank adapter in place of all weights (16 is usual).",
+)
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="Of what travels; what rounding takes from a change is made up for later.",
+)
+@click.option(
+    "--optimizer",
+    default="fresh",
+    show_default=True,
+    type=click.Choice(["fresh", "kept"]),
+    help="What a site's optimizer remembers of the round before: nothing, or all.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @start_options
 def run(

@@ -42,15 +42,15 @@ set -eu
 [ $# -eq 1 ] || {{ echo "usage: $0 STORE (made by ctflow intake)" >&2; exit 2; }}
 store=$(realpath -e -- "$1")
 cd -- "$(dirname -- "$0")"
-case $store in
-  *[\\"\\\\]*) echo "the store's path has a quote or backslash in it" >&2; exit 2 ;;
+case $store$PWD in
+  *[\\"\\\\]*) echo "a path has a quote or backslash in it" >&2; exit 2 ;;
 esac
 export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_HOME="$PWD/flower"
 export NO_PROXY="127.0.0.1,localhost${{NO_PROXY:+,$NO_PROXY}}"
 exec flower-supernode --superlink {host}:{port} --root-certificates ca.crt \\
   --auth-supernode-private-key site.key \\
-  --node-config "site=\\"{site}\\" store=\\"$store\\""
+  --node-config "site=\\"{site}\\" store=\\"$store\\" state=\\"$PWD/state\\""
 """
 
 README = """\
@@ -58,7 +58,8 @@ Kit of {site} for the federation {name} at {host}:{port}
 ---------------------------------------------------------
 ca.crt     the authority that the server's certificate must come from
 site.key   what this site proves itself with: nobody but this site may have it
-start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`
+start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`; beside it
+           grow flower/, of Flower, and state/, weights and what training goes on from
 
 Install ctflow-fed[federation] in the version of the coordinator, keep the clock with
 NTP, and run start.sh as a user of its own under a service manager that restarts it.

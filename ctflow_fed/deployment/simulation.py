@@ -38,7 +38,8 @@ def simulate(
 ) -> None:
     """Run the server with a client for each store until the server is done.
 
-    ``payload`` is the size of the weights in bytes. An error of ours that the server
+    ``payload`` is the size of the weights in bytes. What a site keeps is in the folder
+    ``sites/SITE`` of the job. An error of ours that the server
     raises is raised here; any other becomes an ``IncompleteError``.
     """
     _find_programs()
@@ -46,11 +47,12 @@ def simulate(
     cpus = cores()
     workers = min(len(stores), cpus)
     threads = cpus // workers
+    states = Path(str(run_config["out"])).resolve() / "sites"
     stop = threading.Event()
     work = partial(
         run_simulation,
         server_app=_server(run_config, stop),
-        client_app=SiteClient(stores, threads),
+        client_app=SiteClient(stores, states, threads),
         num_supernodes=len(stores),
         backend_config={
             "init_args": _ray_settings(workers * threads, payload * len(stores)),
@@ -73,10 +75,15 @@ def simulate(
 class SiteClient(ClientApp):
     """The site's ClientApp, called as the site that a simulated node stands for."""
 
-    def __init__(self, stores: Mapping[str, Path], threads: int) -> None:
+    def __init__(self, stores: Mapping[str, Path], states: Path, threads: int) -> None:
         super().__init__()
         self._nodes: list[dict[str, bool | float | int | str]] = [
-            {"site": site, "store": str(path), "threads": threads}
+            {
+                "site": site,
+                "store": str(path),
+                "state": str(states / site),
+                "threads": threads,
+            }
             for site, path in sorted(stores.items())
         ]
 

@@ -8,23 +8,40 @@ from ctflow_fed.federation.aggregate import (
     weighted_mean,
 )
 from ctflow_fed.federation.defence import check_receipt, outliers, receipt
+from ctflow_fed.federation.encoding import (
+    PRECISIONS,
+    RAW,
+    Compressed,
+    Wire,
+    WireArray,
+    bytes_of,
+    compress,
+    pack,
+    unpack,
+)
 from ctflow_fed.federation.job import Job, open_job
 from ctflow_fed.federation.ledger import Ledger, RoundRecord, read_ledger, release
 from ctflow_fed.federation.local_fit import SiteResult, local_loss, local_round
+from ctflow_fed.federation.parcel import (
+    Change,
+    Opened,
+    Parcel,
+    Parcels,
+    open_parcel,
+)
+from ctflow_fed.federation.part import AdapterPart, Part, WholePart, part_of
 from ctflow_fed.federation.payload import (
-    RAW,
     Arrays,
     Manifest,
-    WireArray,
     arrays_digest,
     arrays_of,
     check_update,
     load_arrays,
     manifest_digest,
     manifest_of,
+    minus,
     norm_of,
-    pack,
-    unpack,
+    plus,
 )
 from ctflow_fed.federation.preflight import (
     SiteFacts,
@@ -33,13 +50,19 @@ from ctflow_fed.federation.preflight import (
     mean_slices,
     mean_spacing,
 )
-from ctflow_fed.federation.server_state import beside_digest, read_beside, save_beside
+from ctflow_fed.federation.server_state import (
+    beside,
+    beside_digest,
+    read_beside,
+    save_beside,
+)
 from ctflow_fed.federation.settings import (
     ConfigValue,
     FederationSettings,
     RoundOrder,
     check_site_name,
 )
+from ctflow_fed.federation.site_state import SiteMemory, SiteState
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
     ServerState,
@@ -49,29 +72,44 @@ from ctflow_fed.federation.strategies import (
 )
 
 __all__ = [
+    "PRECISIONS",
     "RAW",
     "STRATEGIES",
+    "AdapterPart",
     "Arrays",
+    "Change",
+    "Compressed",
     "ConfigValue",
     "FederationSettings",
     "Job",
     "Ledger",
     "Manifest",
+    "Opened",
+    "Parcel",
+    "Parcels",
+    "Part",
     "RoundOrder",
     "RoundRecord",
     "ServerState",
     "SiteFacts",
+    "SiteMemory",
     "SiteResult",
+    "SiteState",
     "Strategy",
+    "WholePart",
+    "Wire",
     "WireArray",
     "advance",
     "agreed_header",
     "arrays_digest",
     "arrays_of",
+    "beside",
     "beside_digest",
+    "bytes_of",
     "check_receipt",
     "check_site_name",
     "check_update",
+    "compress",
     "coordinate_median",
     "facts_of",
     "federated_average",
@@ -83,10 +121,14 @@ __all__ = [
     "manifest_of",
     "mean_slices",
     "mean_spacing",
+    "minus",
     "norm_of",
     "open_job",
+    "open_parcel",
     "outliers",
     "pack",
+    "part_of",
+    "plus",
     "read_beside",
     "read_ledger",
     "receipt",

@@ -1,19 +1,21 @@
 """A federated job as the server holds it: its folder and the model so far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ctflow_fed.errors import MismatchError, PackageError
 from ctflow_fed.federation.aggregate import shares_of
-from ctflow_fed.federation.ledger import STATE, Ledger, RoundRecord
+from ctflow_fed.federation.encoding import compress
+from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, RoundRecord
+from ctflow_fed.federation.parcel import Change
+from ctflow_fed.federation.part import AdapterPart, Part, part_of
 from ctflow_fed.federation.payload import (
     Arrays,
     arrays_digest,
     arrays_of,
-    load_arrays,
-    manifest_digest,
-    manifest_of,
+    minus,
+    plus,
 )
 from ctflow_fed.federation.preflight import (
     SiteFacts,
@@ -21,7 +23,7 @@ from ctflow_fed.federation.preflight import (
     mean_slices,
     mean_spacing,
 )
-from ctflow_fed.federation.server_state import read_beside, save_beside
+from ctflow_fed.federation.server_state import beside, read_beside, save_beside
 from ctflow_fed.federation.settings import FederationSettings, RoundOrder
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
@@ -29,14 +31,19 @@ from ctflow_fed.federation.strategies import (
     advance,
     follow,
 )
+from ctflow_fed.files import digest_of
 from ctflow_fed.model import (
     FMvT,
+    ModelPackage,
     Provenance,
     load_package,
     save_package,
     start_network,
 )
 from ctflow_fed.training import check_channels, check_origin
+from ctflow_fed.training.adapters import save_adapter
+from ctflow_fed.training.merge import Adapter
+from ctflow_fed.weights import weights_digest
 
 __all__ = ["Job", "open_job"]
 
@@ -45,17 +52,22 @@ __all__ = ["Job", "open_job"]
 class Job:
     """A job between two rounds; ``network`` is the global model after ``ledger``.
 
-    ``state`` is what the server carries on; it and ``network`` change with `advance`.
-    ``origin`` is the provenance of the model that ``network`` was read from, if any;
-    ``parent`` is the digest of the weights that the job began with.
+    ``part`` is what of a network the job trains, ``state`` what the server carries on,
+    and ``change`` what leads to its weights from those before, as it is sent; all but
+    ``part`` change with `advance`. ``name`` is the digest of all that the result
+    depends on, ``origin`` the provenance of the model that ``network`` was read from,
+    if any, ``parent`` the digest of the weights that the job began with.
     """
 
     settings: FederationSettings
     ledger: Ledger
+    name: str
     network: FMvT
+    part: Part
     state: ServerState
     origin: Provenance | None
     parent: str
+    change: Change | None = None
 
     @property
     def is_played(self) -> bool:
@@ -73,20 +85,36 @@ class Job:
         """The round whose model is the result: the best with patience, or the last."""
         return self.ledger.best if self.settings.patience else self.ledger.rounds
 
+    @property
+    def digest(self) -> str:
+        """The digest of the weights of the global model."""
+        return weights_digest(self.network.state_dict())
+
+    @property
+    def beside(self) -> Arrays:
+        """What of the server's state the package of the model does not hold."""
+        return beside(self.state, merged=isinstance(self.part, AdapterPart))
+
     def publish(self) -> None:
         """Write the result."""
         self.ledger.publish(self.chosen)
 
-    def order(self, round_number: int, arrays: Arrays) -> RoundOrder:
-        """Return what the sites are told in a round about the arrays they are sent."""
+    def order(self, round_number: int, arrays: Arrays, sites: int) -> RoundOrder:
+        """Return what so many sites are told in a round about the arrays it is on."""
         return RoundOrder(
             round_number=round_number,
             steps=self.settings.steps,
             seed=self.settings.seed,
             training=self.settings.training(),
             network=self.network.config,
-            manifest=manifest_digest(manifest_of(arrays)),
+            manifest=self.part.signature,
             start=arrays_digest(arrays),
+            job=self.name,
+            sites=sites,
+            adapter_rank=self.settings.adapter_rank,
+            base=self.part.base_digest,
+            precision=self.settings.precision,
+            optimizer=self.settings.optimizer,
         )
 
     def advance(self, updates: Mapping[str, Arrays], slices: Mapping[str, int]) -> None:
@@ -95,8 +123,10 @@ class Job:
         strategy = STRATEGIES[settings.strategy]
         mean = strategy.average(updates, shares_of(slices, settings.max_share))
         state = advance(self.state, mean, strategy, settings.server_rate)
+        if settings.precision != "float32":
+            state = self._rounded(state)
         self.state = follow(state, settings.server_ema, number)
-        load_arrays(self.network, self.state.model)
+        self.network = self.part.network(self.state.model)
 
     def check_sites(self, facts: Sequence[SiteFacts]) -> None:
         """Refuse stores that do not fit one another or the model."""
@@ -131,9 +161,26 @@ class Job:
 
         def save(folder: Path) -> None:
             save_package(folder, self.network, provenance)
-            save_beside(folder / STATE, self.state)
+            save_beside(folder / STATE, self.beside)
+            if isinstance(self.part, AdapterPart):
+                changes = self.part.changes(self.state.model)
+                base, rank = self.part.base_digest, self.part.settings
+                adapter = Adapter(rank, base, changes, provenance)
+                save_adapter(folder / ADAPTER, adapter)
 
         self.ledger.commit(record, save)
+
+    def _rounded(self, state: ServerState) -> ServerState:
+        """Return the state with the weights that sites get when the change is rounded.
+
+        What rounding takes from it is part of the next change.
+        """
+        before = self.state.weights
+        step = minus(state.weights, before)
+        done = compress(step, self.state.residual, self.settings.precision)
+        self.change = Change(arrays_digest(before), done.wire)
+        weights = plus(before, done.arrived)
+        return replace(state, weights=weights, residual=done.residual)
 
 
 def open_job(settings: FederationSettings) -> Job:
@@ -141,21 +188,27 @@ def open_job(settings: FederationSettings) -> Job:
     init = Path(settings.init) if settings.init else None
     network, package = start_network(settings.preset, init, settings.seed)
     parent = package.digest if package else ""
-    ledger = Ledger.open(
-        Path(settings.out),
-        {**settings.identity(), "parent": parent, "network": asdict(network.config)},
-    )
+    identity = settings.identity()
+    identity |= {"parent": parent, "network": asdict(network.config)}
+    ledger = Ledger.open(Path(settings.out), identity)
+    part = part_of(network, settings.adapter_rank, settings.seed)
+    state = ServerState(part.first)
     if ledger.rounds:
-        package = load_package(ledger.checkpoint(ledger.rounds))
-        if package.digest != ledger.records[-1].digest:
-            raise PackageError(
-                f"the model of round {ledger.rounds} is not the one that rounds.jsonl "
-                "names; restore the job's folder or begin in a new one"
-            )
+        package, state = _last_round(ledger, merged=isinstance(part, AdapterPart))
         network = package.network
-    state = ServerState(arrays_of(network), {}, {})
-    if ledger.rounds:
-        path = ledger.checkpoint(ledger.rounds) / STATE
-        state = read_beside(path, state.weights, ledger.records[-1].state)
     origin = package.provenance if package else None
-    return Job(settings, ledger, network, state, origin, parent)
+    name = digest_of(identity)
+    return Job(settings, ledger, name, network, part, state, origin, parent)
+
+
+def _last_round(ledger: Ledger, *, merged: bool) -> tuple[ModelPackage, ServerState]:
+    """Read what the last finished round has left."""
+    folder, record = ledger.checkpoint(ledger.rounds), ledger.records[-1]
+    package = load_package(folder)
+    if package.digest != record.digest:
+        raise PackageError(
+            f"the model of round {ledger.rounds} is not the one that rounds.jsonl "
+            "names; restore the job's folder or begin in a new one"
+        )
+    model = {} if merged else arrays_of(package.network)
+    return package, read_beside(folder / STATE, model, record.state)

@@ -5,6 +5,7 @@
     rounds/NNNN/         the model package after round NNNN and the server's state; the
                          last and the best are kept
     model/               the model package that is the result
+    adapter/             the adapter that was merged into it, where one was trained
     released.json        the sites that were let in again, and after which round
 
 A round is finished when its line is in rounds.jsonl; its package is in place by then.
@@ -13,7 +14,7 @@ A round is finished when its line is in rounds.jsonl; its package is in place by
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -21,7 +22,10 @@ from typing import Any, get_origin
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.files import read_json, write_json, write_text
 
-__all__ = ["STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
+__all__ = ["ADAPTER", "STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
+
+ADAPTER = "adapter"
+"""The adapter in the folder of a round, where one is trained."""
 
 STATE = "server.safetensors"
 """What the server carries on beside a model package, where there is anything."""
@@ -40,8 +44,9 @@ class RoundRecord:
     whose answer was wrong. The losses are means over sites by their shares, of the
     first and the last quarter of training and of the global model before and after the
     round; ``digest`` is that of the model's weights, ``state`` that of what the server
-    carries on beside them, empty if nothing; ``bytes`` counts arrays that were sent
-    and received.
+    carries on beside them, empty if nothing. ``sent`` and ``received`` are the bytes of
+    all arrays that went to the sites and came from them; those of the first evaluation,
+    in which every site gets the weights for the first time, count for round 1.
     """
 
     round: int
@@ -54,9 +59,15 @@ class RoundRecord:
     loss_before: float
     loss_after: float
     seconds: float
-    bytes: int
+    sent: int
+    received: int
     digest: str
     state: str
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all arrays that travelled, in both directions."""
+        return self.sent + self.received
 
     @classmethod
     def from_json(cls, value: object) -> "RoundRecord":
@@ -164,13 +175,10 @@ class Ledger:
 
     def publish(self, round_number: int) -> None:
         """Make the package of a round that is kept the result."""
-        chosen, state = self.checkpoint(round_number), shutil.ignore_patterns(STATE)
-        _write_folder(
-            self.model,
-            lambda folder: shutil.copytree(
-                chosen, folder, ignore=state, dirs_exist_ok=True
-            ),
-        )
+        chosen = self.checkpoint(round_number)
+        if (chosen / ADAPTER).exists():
+            _copy_folder(chosen / ADAPTER, self.folder / ADAPTER)
+        _copy_folder(chosen, self.model, without=(STATE, ADAPTER))
 
 
 def read_ledger(folder: Path) -> Ledger:
@@ -205,6 +213,16 @@ def _write_folder(folder: Path, save: Callable[[Path], object]) -> None:
     save(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def _copy_folder(source: Path, folder: Path, without: Sequence[str] = ()) -> None:
+    ignore = shutil.ignore_patterns(*without)
+    _write_folder(
+        folder,
+        lambda partial: shutil.copytree(
+            source, partial, ignore=ignore, dirs_exist_ok=True
+        ),
+    )
 
 
 def _read_records(path: Path) -> tuple[RoundRecord, ...]:

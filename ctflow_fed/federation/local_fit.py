@@ -1,24 +1,15 @@
 """What a site does in a round, as functions of its store and of what it was sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.errors import MismatchError, UpdateError
-from ctflow_fed.federation.payload import (
-    WireArray,
-    arrays_digest,
-    arrays_of,
-    load_arrays,
-    manifest_digest,
-    manifest_of,
-    unpack,
-)
+from ctflow_fed.federation.encoding import Wire, compress, pack
+from ctflow_fed.federation.parcel import Opened
+from ctflow_fed.federation.payload import Arrays, minus
 from ctflow_fed.federation.settings import RoundOrder
-from ctflow_fed.model import FMvT, default_device
+from ctflow_fed.federation.site_state import SiteMemory
+from ctflow_fed.model import default_device
 from ctflow_fed.training import evaluate_loss, fit
 
 __all__ = ["SiteResult", "local_loss", "local_round"]
@@ -26,22 +17,32 @@ __all__ = ["SiteResult", "local_loss", "local_round"]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteResult:
-    """What a site has trained: its weights, how much they count, and two losses.
+    """What a site has trained, as it travels: how much it counts, and two losses.
 
-    The losses are means over the first and the last quarter of the steps.
+    The losses are means over the first and the last quarter of the steps; ``memory`` is
+    what the site keeps for the next round.
     """
 
-    arrays: Mapping[str, NDArray[np.float32]]
+    wire: Wire
     slices: int
     loss_first: float
     loss_last: float
+    memory: SiteMemory
 
 
 def local_round(
-    store: LatentStore, order: RoundOrder, wire: Mapping[str, WireArray], site: str
+    store: LatentStore,
+    order: RoundOrder,
+    opened: Opened,
+    site: str,
+    memory: SiteMemory,
 ) -> SiteResult:
-    """Train the weights that were sent on the store, as the order says."""
-    network = _network(order, wire)
+    """Train what was sent on the store, as the order says.
+
+    ``memory`` is that of the site after the round that it trained before.
+    """
+    kept = order.optimizer == "kept"
+    network = opened.part.trainable(opened.arrays).to(default_device())
     fitted = fit(
         network,
         store,
@@ -50,45 +51,38 @@ def local_round(
         seed=order.seed,
         round_number=order.round_number,
         site=site,
+        memory=memory.optimizer if kept else None,
     )
+    trained = opened.part.trained(network)
+    wire, residual = _encoded(trained, opened.arrays, memory.residual, order.precision)
     quarter = max(1, len(fitted.losses) // 4)
     return SiteResult(
-        arrays=arrays_of(network),
+        wire=wire,
         slices=fitted.slices,
         loss_first=_mean(fitted.losses[:quarter]),
         loss_last=_mean(fitted.losses[-quarter:]),
+        memory=SiteMemory(residual, fitted.memory if kept else None),
     )
 
 
-def local_loss(
-    store: LatentStore, order: RoundOrder, wire: Mapping[str, WireArray]
-) -> float:
+def local_loss(store: LatentStore, order: RoundOrder, opened: Opened) -> float:
     """Return the loss of the weights that were sent on a fixed choice of clips.
 
     The choice is the same in every round of a job.
     """
-    network = _network(order, wire)
+    network = opened.part.network(opened.arrays).to(default_device())
     method = order.training.method
     return evaluate_loss(network, store, seed=order.seed, method=method)
 
 
-def _network(order: RoundOrder, wire: Mapping[str, WireArray]) -> FMvT:
-    """Build the network of an order with the weights that came with it."""
-    network = FMvT(order.network)
-    manifest = manifest_of(arrays_of(network))
-    if manifest_digest(manifest) != order.manifest:
-        raise MismatchError(
-            "the network of the round has other arrays here than at the server; "
-            "install the same version at the server and at every site"
-        )
-    arrays = unpack(wire, manifest)
-    if arrays_digest(arrays) != order.start:
-        raise UpdateError(
-            "expected the weights that the order names, got others; "
-            "the server must send both again"
-        )
-    load_arrays(network, arrays)
-    return network.to(default_device())
+def _encoded(
+    trained: Arrays, start: Arrays, residual: Arrays, precision: str
+) -> tuple[Wire, Arrays]:
+    """Return an update as it travels, the values or their change, and what is left."""
+    if precision == "float32":
+        return pack(trained), {}
+    change = compress(minus(trained, start), residual, precision)
+    return change.wire, change.residual
 
 
 def _mean(values: Sequence[float]) -> float:

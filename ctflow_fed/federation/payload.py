@@ -1,12 +1,7 @@
-"""Weights as named arrays, and the check of every array that comes from outside.
-
-An array travels as its raw little-endian float32 bytes, so that nothing received is
-ever parsed: names, shapes and lengths are compared with the manifest of the round.
-"""
+"""Weights as named arrays, and the check of every update that comes from outside."""
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,42 +13,29 @@ from ctflow_fed.files import digest_of
 from ctflow_fed.weights import weights_digest
 
 __all__ = [
-    "RAW",
     "Arrays",
     "Manifest",
-    "WireArray",
     "arrays_digest",
     "arrays_of",
+    "check_manifest",
     "check_update",
     "load_arrays",
     "manifest_digest",
     "manifest_of",
+    "minus",
     "norm_of",
-    "pack",
-    "unpack",
+    "plus",
 ]
 
 Arrays = Mapping[str, NDArray[np.float32]]
-"""All weights of a network by name."""
+"""Weights by name: all of a network, or those that a job trains."""
 
 Manifest = Mapping[str, tuple[int, ...]]
 """The name and the shape of every array of a round."""
 
-RAW = "ctflow.raw"
-"""How an array is serialised: not at all."""
-
-WIRE_TYPE = "<f4"
 LARGEST_MOVE = 10.0
 """An update may be this many times as long as the weights it departs from: training
 never comes near it, an update that was scaled or has diverged does."""
-
-
-class WireArray(NamedTuple):
-    """One array as it travels."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -89,31 +71,14 @@ def manifest_digest(manifest: Manifest) -> str:
     return digest_of({name: list(shape) for name, shape in manifest.items()})
 
 
-def pack(arrays: Arrays) -> dict[str, WireArray]:
-    """Return arrays as they travel."""
-    return {
-        name: WireArray(
-            "float32", tuple(value.shape), value.astype(WIRE_TYPE).tobytes()
-        )
-        for name, value in arrays.items()
-    }
+def plus(arrays: Arrays, change: Arrays) -> dict[str, NDArray[np.float32]]:
+    """Return arrays with a change added, the same to the bit wherever it is done."""
+    return {name: np.asarray(value + change[name]) for name, value in arrays.items()}
 
 
-def unpack(
-    wire: Mapping[str, WireArray], manifest: Manifest
-) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of a message; any that the manifest does not say is refused."""
-    check_manifest(manifest, {name: tuple(each.shape) for name, each in wire.items()})
-    for each in wire.values():
-        if each.dtype != "float32" or len(each.data) != 4 * math.prod(each.shape):
-            raise UpdateError(
-                "expected every array as float32 of the length that its shape says, "
-                "got another; install the same version at the server and at every site"
-            )
-    return {
-        name: np.frombuffer(each.data, WIRE_TYPE).reshape(each.shape).astype(np.float32)
-        for name, each in wire.items()
-    }
+def minus(arrays: Arrays, others: Arrays) -> dict[str, NDArray[np.float32]]:
+    """Return the change that leads from ``others`` to ``arrays``."""
+    return {name: np.asarray(value - others[name]) for name, value in arrays.items()}
 
 
 def check_manifest(expected: Manifest, got: Manifest) -> None:
@@ -132,24 +97,24 @@ def check_manifest(expected: Manifest, got: Manifest) -> None:
         )
 
 
-def check_update(update: Arrays, start: Arrays) -> float:
-    """Return how far an update has moved from ``start``, relative to its length.
+def check_update(update: Arrays, start: Arrays, length: float) -> float:
+    """Return how far an update has moved from ``start``, relative to ``length``.
 
-    Raises ``UpdateError`` where a number is not finite or the move is absurdly long.
+    That is the Euclidean length of the weights of the whole network. Raises
+    ``UpdateError`` where a number is not finite or the move is absurdly long.
     """
     if not all(np.isfinite(value).all() for value in update.values()):
         raise UpdateError(
             "the update holds numbers that are not finite; "
             "lower the learning rate or look at the site's data"
         )
-    moved = norm_of({name: update[name] - start[name] for name in start})
-    length = moved / max(norm_of(start), 1e-12)
-    if length > LARGEST_MOVE:
+    moved = norm_of(minus(update, start)) / max(length, 1e-12)
+    if moved > LARGEST_MOVE:
         raise UpdateError(
-            f"the update moved {length:.3g} times the length of the weights, more than "
+            f"the update moved {moved:.3g} times the length of the weights, more than "
             f"{LARGEST_MOVE:g}; lower the learning rate or look at the site's data"
         )
-    return length
+    return moved
 
 
 def norm_of(arrays: Arrays) -> float:

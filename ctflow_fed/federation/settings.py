@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ctflow_fed import __version__
 from ctflow_fed.errors import MismatchError, SettingsError, UpdateError
+from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.strategies import STRATEGIES
 from ctflow_fed.model import PRESETS, FMvTConfig
 from ctflow_fed.training import TrainSettings
@@ -17,6 +18,11 @@ __all__ = ["ConfigValue", "FederationSettings", "RoundOrder", "check_site_name"]
 ConfigValue = str | int | float | bool
 """What Flower carries in a run's configuration and in a message's record."""
 
+OPTIMIZERS = ("fresh", "kept")
+"""How a site's optimizer begins a round: anew, or as it ended the round before."""
+
+LARGEST_RANK = 1024
+DIGEST = re.compile(r"[0-9a-f]{64}")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -49,8 +55,15 @@ class FederationSettings:
     for the strategy's own; ``server_ema`` is the decay of a moving average of the
     weights over the rounds, which then is the model, 0 for none. A round with fewer
     usable updates than ``min_sites`` is not averaged; no site has more than
-    ``max_share`` of a mean. After ``patience`` rounds without a lower loss the job ends
-    with the model of its best round; with 0 it plays all rounds and keeps the last.
+    ``max_share`` of a mean.
+
+    With ``adapter_rank`` above 0 the sites train a low-rank adapter and leave the
+    network that the job begins with as it is. ``precision`` is that of what travels,
+    one of `PRECISIONS`; ``optimizer`` is ``fresh`` in every round, or ``kept`` by each
+    site from round to round.
+
+    After ``patience`` rounds without a lower loss the job ends with the model of its
+    best round; with 0 it plays all rounds and keeps the last.
     """
 
     out: str
@@ -70,6 +83,9 @@ class FederationSettings:
     min_sites: int = 1
     max_share: float = 1.0
     patience: int = 0
+    adapter_rank: int = 0
+    precision: str = "float32"
+    optimizer: str = "fresh"
     seed: int = 0
     wait_seconds: float = 600.0
     round_seconds: float = 43200.0
@@ -90,11 +106,9 @@ class FederationSettings:
         _within("seed", self.seed, 0, 2**63 - 1)
         _within("wait-seconds", self.wait_seconds, 1, 10**7)
         _within("round-seconds", self.round_seconds, 1, 10**7)
-        if self.preset not in PRESETS:
-            raise SettingsError(
-                f"expected a preset of {', '.join(PRESETS)}, got another word"
-            )
+        _check_word("preset", self.preset, PRESETS)
         self._check_server()
+        self._check_travel()
         self.training()
 
     @classmethod
@@ -147,15 +161,23 @@ class FederationSettings:
         _within("min-sites", self.min_sites, 1, len(self.sites))
         _within("max-share", self.max_share, 0.01, 1)
         _within("patience", self.patience, 0, 10**6)
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(
-                f"expected a strategy of {', '.join(STRATEGIES)}, got another word"
-            )
+        _check_word("strategy", self.strategy, STRATEGIES)
         if self.server_learning_rate and STRATEGIES[self.strategy].rule is None:
             ruled = [name for name, each in STRATEGIES.items() if each.rule]
             raise SettingsError(
                 f"expected server-learning-rate with {', '.join(ruled)} only, got it "
                 "with a strategy that takes no step; leave it out"
+            )
+
+    def _check_travel(self) -> None:
+        """Refuse what cannot travel or be kept between the rounds."""
+        _within("adapter-rank", self.adapter_rank, 0, LARGEST_RANK)
+        _check_word("precision", self.precision, PRECISIONS)
+        _check_word("optimizer", self.optimizer, OPTIMIZERS)
+        if self.server_ema and self.precision != "float32":
+            raise SettingsError(
+                "expected server-ema with precision float32 only, for sites hold what "
+                "was rounded and no average of it; leave one of them out"
             )
 
     def identity(self) -> dict[str, Any]:
@@ -174,8 +196,11 @@ class FederationSettings:
 class RoundOrder:
     """What the server tells every site with the weights of a round.
 
-    ``manifest`` is the digest of names and shapes of all arrays, ``start`` that of the
-    weights that come with the order; ``version`` is that of the server's library.
+    ``manifest`` is the digest of names and shapes of all arrays that the job trains,
+    ``start`` that of the arrays that the order is about, ``base`` that of the weights
+    which an adapter belongs to, empty where all weights are trained; ``job`` is that of
+    all that the job's result depends on, and ``sites`` is how many are asked in this
+    round. ``version`` is that of the server's library.
     """
 
     round_number: int
@@ -185,7 +210,18 @@ class RoundOrder:
     network: FMvTConfig
     manifest: str
     start: str
+    job: str
+    sites: int
+    adapter_rank: int = 0
+    base: str = ""
+    precision: str = "float32"
+    optimizer: str = "fresh"
     version: str = __version__
+
+    @property
+    def payload(self) -> str:
+        """What is trained and sent: ``weights``, all of them, or an ``adapter``."""
+        return "adapter" if self.base else "weights"
 
     def to_record(self) -> dict[str, ConfigValue]:
         """Return the order as values that a message can hold."""
@@ -197,6 +233,13 @@ class RoundOrder:
             "network": json.dumps(asdict(self.network), sort_keys=True),
             "manifest": self.manifest,
             "start": self.start,
+            "job": self.job,
+            "sites": self.sites,
+            "payload": self.payload,
+            "adapter-rank": self.adapter_rank,
+            "base": self.base,
+            "precision": self.precision,
+            "optimizer": self.optimizer,
             "version": self.version,
         }
 
@@ -204,12 +247,7 @@ class RoundOrder:
     def from_record(cls, record: Mapping[str, Any]) -> "RoundOrder":
         """Read an order; one of another version or shape is refused in a sentence."""
         check_version(record.get("version"))
-        numbers, digests = ("round", "steps", "seed"), ("manifest", "start")
-        kinds = {**dict.fromkeys(numbers, int), **dict.fromkeys(digests, str)}
-        if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
-            raise UpdateError("expected the order of a round, got a message without it")
-        if not (0 <= record["round"] <= 10**6 and 0 <= record["steps"] <= 10**6):
-            raise UpdateError("expected a round and steps of at most a million")
+        _check_order(record)
         try:
             training = TrainSettings(**json.loads(record["training"]))
             network = FMvTConfig(**json.loads(record["network"]))
@@ -225,6 +263,39 @@ class RoundOrder:
             network=network,
             manifest=record["manifest"],
             start=record["start"],
+            job=record["job"],
+            sites=record["sites"],
+            adapter_rank=record["adapter-rank"],
+            base=record["base"],
+            precision=record["precision"],
+            optimizer=record["optimizer"],
+        )
+
+
+def _check_order(record: Mapping[str, Any]) -> None:
+    """Refuse the numbers, words and digests that no order of ours has."""
+    limits = {
+        "round": 10**6,
+        "steps": 10**6,
+        "sites": 10**6,
+        "seed": 2**63 - 1,
+        "adapter-rank": LARGEST_RANK,
+    }
+    words = {
+        "payload": ("adapter",) if record.get("base") else ("weights",),
+        "precision": PRECISIONS,
+        "optimizer": OPTIMIZERS,
+    }
+    digests = ["manifest", "start", "job", *(["base"] if record.get("base") else [])]
+    if not (
+        all(_is_count(record.get(key), most) for key, most in limits.items())
+        and all(record.get(key) in known for key, known in words.items())
+        and all(_is_digest(record.get(key)) for key in digests)
+        and bool(record.get("base")) == bool(record["adapter-rank"])
+    ):
+        raise UpdateError(
+            "expected the order of a round, got a message without it or with values "
+            "that none has; install the same version at the server and at every site"
         )
 
 
@@ -241,6 +312,21 @@ def _sites(value: object) -> tuple[str, ...]:
     if not isinstance(value, str):
         raise SettingsError("expected the sites as one string with commas")
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
+
+
+def _check_word(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise SettingsError(
+            f"expected one of {', '.join(known)} as {name}, got another word"
+        )
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

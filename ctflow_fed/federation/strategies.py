@@ -93,14 +93,16 @@ STRATEGIES = {
 class ServerState:
     """What the server carries from round to round, all of it float32.
 
-    ``weights`` are what the sites are sent; ``moments`` is what the strategy remembers,
-    by the names of its moments; ``average`` is the moving average of the weights, empty
-    without one.
+    ``weights`` are what the sites hold; ``moments`` is what the strategy remembers, by
+    the names of its moments; ``average`` is the moving average of the weights, empty
+    without one; ``residual`` is what rounding took from the last change of the weights,
+    empty where they travel as they are.
     """
 
     weights: Arrays
-    moments: Mapping[str, Arrays]
-    average: Arrays
+    moments: Mapping[str, Arrays] = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
+    residual: Arrays = field(default_factory=dict)
 
     @property
     def model(self) -> Arrays:

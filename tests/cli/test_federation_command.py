@@ -6,7 +6,13 @@ from click.testing import CliRunner
 
 from ctflow_fed.cli import cli
 from ctflow_fed.cli.federation import run
-from ctflow_fed.federation import STRATEGIES, FederationSettings, Ledger, RoundRecord
+from ctflow_fed.federation import (
+    PRECISIONS,
+    STRATEGIES,
+    FederationSettings,
+    Ledger,
+    RoundRecord,
+)
 
 
 def record(number: int) -> RoundRecord:
@@ -21,7 +27,8 @@ def record(number: int) -> RoundRecord:
         loss_before=1.0,
         loss_after=0.8,
         seconds=0.1,
-        bytes=10,
+        sent=6,
+        received=4,
         digest="0" * 64,
         state="",
     )
@@ -37,8 +44,10 @@ def test_the_command_offers_every_strategy_with_the_defaults_of_the_settings():
 
     assert list(options["strategy"].type.choices) == list(STRATEGIES)
     server = {"server_learning_rate", "server_ema", "min_sites", "max_share"}
-    for name in server | {"strategy", "patience"}:
+    travel = {"adapter_rank", "precision", "optimizer"}
+    for name in server | travel | {"strategy", "patience"}:
         assert options[name].default == getattr(defaults, name)
+    assert tuple(options["precision"].type.choices) == PRECISIONS
 
 
 def test_a_quarantined_site_is_released_once(tmp_path: Path):

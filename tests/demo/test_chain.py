@@ -96,7 +96,8 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         loss_before=1.0,
         loss_after=0.5,
         seconds=1.0,
-        bytes=1,
+        sent=1,
+        received=0,
         digest=digest,
         state="",
     )

@@ -22,7 +22,8 @@ def record(number, loss_after=0.8, strikes=()):
         loss_before=1.0,
         loss_after=loss_after,
         seconds=0.1,
-        bytes=10,
+        sent=6,
+        received=4,
         digest="0" * 64,
         state="",
     )

@@ -20,6 +20,8 @@ ORDER = RoundOrder(
     network=PRESETS["nano"],
     manifest="0" * 64,
     start="1" * 64,
+    job="2" * 64,
+    sites=2,
 )
 
 
@@ -74,6 +76,10 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
         ("max-share", 0.0),
         ("max-share", 1.1),
         ("patience", -1),
+        ("adapter-rank", -1),
+        ("adapter-rank", 1025),
+        ("precision", "float16"),
+        ("optimizer", "magic"),
         ("unknown", 1),
     ],
 )
@@ -127,6 +133,23 @@ def test_an_order_survives_its_message():
     assert RoundOrder.from_record(ORDER.to_record()) == ORDER
 
 
+def test_the_order_of_an_adapter_survives_its_message_and_says_what_travels():
+    adapter = replace(ORDER, base="3" * 64, adapter_rank=4, precision="int8")
+    record = adapter.to_record()
+
+    assert RoundOrder.from_record(record) == adapter
+    assert (record["payload"], record["precision"]) == ("adapter", "int8")
+    assert (record["sites"], ORDER.to_record()["payload"]) == (2, "weights")
+
+
+def test_a_moving_average_is_refused_with_a_precision_that_rounds():
+    averaged = replace(SETTINGS, server_ema=0.9)
+
+    assert averaged.precision == "float32"
+    with pytest.raises(SettingsError, match="server-ema with precision float32 only"):
+        replace(averaged, precision="int8")
+
+
 def test_an_order_of_another_version_is_refused():
     with pytest.raises(MismatchError, match="same version"):
         RoundOrder.from_record({**ORDER.to_record(), "version": "9.9.9"})
@@ -140,6 +163,24 @@ def test_an_order_of_another_version_is_refused():
         {"steps": 10**12},
         {"manifest": 0},
         {"start": None},
+        {"start": "../" + "1" * 61},
+        {"job": "../../../" + "a" * 55},
+        {"job": "A" * 64},
+        {"job": ""},
+        {"sites": -1},
+        {"sites": True},
+        {"seed": 2**63},
+        {"payload": "adapter"},
+        {"payload": "other"},
+        {"base": "3" * 64},
+        {"base": "3" * 64, "payload": "adapter"},
+        {"base": "../x", "payload": "adapter", "adapter-rank": 4},
+        {"base": ["3" * 64], "payload": "adapter", "adapter-rank": 4},
+        {"adapter-rank": 4},
+        {"adapter-rank": 10**6, "payload": "adapter", "base": "3" * 64},
+        {"precision": "float64"},
+        {"precision": ["int8"]},
+        {"optimizer": None},
         {"training": "{"},
         {"training": "[" * 100_000},
         {"training": json.dumps({"unknown": 1})},

@@ -16,6 +16,7 @@ from ctflow_fed.federation import (
     arrays_digest,
     manifest_digest,
     manifest_of,
+    norm_of,
     pack,
     receipt,
 )
@@ -36,6 +37,8 @@ ORDER = RoundOrder(
     network=PRESETS["nano"],
     manifest=manifest_digest(manifest_of(START)),
     start=arrays_digest(START),
+    job="0" * 64,
+    sites=3,
 )
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
@@ -175,6 +178,10 @@ def _flower(direct_grid):
     direct_grid({})  # messages can be made from now on
 
 
+def update(content, precision="float32"):
+    return update_in(content, START, norm_of(START), precision)
+
+
 def sort(answer, read):
     return sort_replies({"a": answer.message()}, ORDER, {"a": FACTS}, read)
 
@@ -185,7 +192,7 @@ def check_reason(reason):
 
 
 def test_an_honest_answer_is_taken():
-    heard = sort(Answer(**HONEST), lambda content: update_in(content, START))
+    heard = sort(Answer(**HONEST), update)
 
     assert (heard.refused, heard.wrong) == ({}, frozenset())
     assert (heard.taken["a"].slices, heard.taken["a"].moved) == (90, 0.0)
@@ -198,7 +205,7 @@ def test_there_are_more_than_a_hundred_broken_answers():
 
 @pytest.mark.parametrize("answer", BAD_UPDATES, ids=range(len(BAD_UPDATES)))
 def test_a_broken_update_is_refused_with_a_reason(answer):
-    heard = sort(answer, lambda content: update_in(content, START))
+    heard = sort(answer, update)
 
     assert heard.taken == {}
     assert heard.wrong == {"a"}

@@ -1,0 +1,155 @@
+"""What of the weights goes with an order, and how a site comes to have all of them.
+
+A site keeps what it was sent last. Where it holds the weights that an order names,
+nothing is sent; where it holds those before them, what was changed, as it was rounded;
+and everything else in full. A site that turns out to hold less says so, and is sent
+everything: `Parcels.everything`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ctflow_fed.errors import MismatchError, UpdateError
+from ctflow_fed.federation.encoding import Wire, bytes_of, pack, unpack
+from ctflow_fed.federation.part import Part, part_of
+from ctflow_fed.federation.payload import (
+    Arrays,
+    arrays_digest,
+    arrays_of,
+    load_arrays,
+    manifest_of,
+    plus,
+)
+from ctflow_fed.federation.settings import RoundOrder
+from ctflow_fed.federation.site_state import SiteState
+from ctflow_fed.model import FMvT
+
+__all__ = ["Change", "Opened", "Parcel", "Parcels", "open_parcel"]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The arrays that go with an order.
+
+    ``weights`` and ``base`` are in float32, ``change`` is in the order's precision and
+    added to what the site was sent last.
+    """
+
+    weights: Wire | None = None
+    change: Wire | None = None
+    base: Wire | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the values have."""
+        parts = (self.weights, self.change, self.base)
+        return sum(bytes_of(wire) for wire in parts if wire is not None)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What leads from the weights of the digest ``before`` to those after them."""
+
+    before: str
+    wire: Wire
+
+
+class Parcels:
+    """The parcels that may go with the arrays of one order, each made when needed."""
+
+    def __init__(self, arrays: Arrays, part: Part, change: Change | None) -> None:
+        self._arrays, self._part = arrays, part
+        self._digest, self._change = arrays_digest(arrays), change
+
+    def for_holder(self, held: str) -> Parcel:
+        """Return what a site needs that holds the weights of a digest, or none: ""."""
+        if held == self._digest:
+            return Parcel()
+        if self._change is not None and held == self._change.before:
+            return Parcel(change=self._change.wire)
+        return self._weights
+
+    @cached_property
+    def everything(self) -> Parcel:
+        """All that a site needs, whatever it holds."""
+        base = pack(self._part.base) if self._part.base else None
+        return Parcel(weights=self._weights.weights, base=base)
+
+    @cached_property
+    def _weights(self) -> Parcel:
+        return Parcel(weights=pack(self._arrays))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a site has of an order: the part that is trained, and its arrays."""
+
+    part: Part
+    arrays: Arrays
+
+
+def open_parcel(parcel: Parcel, order: RoundOrder, state: SiteState) -> Opened | None:
+    """Return what an order is about, and keep it; None where the site lacks some of it.
+
+    Raises ``UpdateError`` where something came that the order does not name, and
+    ``MismatchError`` where the network is another one here than at the server.
+    """
+    part = _part(parcel, order, state)
+    if part is None:
+        return None
+    if part.signature != order.manifest:
+        raise MismatchError(
+            "the network of the round has other arrays here than at the server; "
+            "install the same version at the server and at every site"
+        )
+    arrays = _arrays(parcel, order, part, state)
+    return None if arrays is None else Opened(part, arrays)
+
+
+def _part(parcel: Parcel, order: RoundOrder, state: SiteState) -> Part | None:
+    network = FMvT(order.network)
+    if order.base:
+        base = _base(parcel, order, network, state)
+        if base is None:
+            return None
+        load_arrays(network, base)
+    return part_of(network, order.adapter_rank, order.seed)
+
+
+def _base(
+    parcel: Parcel, order: RoundOrder, network: FMvT, state: SiteState
+) -> Arrays | None:
+    if parcel.base is None:
+        return state.base(order.base)
+    base = unpack(parcel.base, manifest_of(arrays_of(network)))
+    _check_digest(base, order.base)
+    state.keep_base(base)
+    return base
+
+
+def _arrays(
+    parcel: Parcel, order: RoundOrder, part: Part, state: SiteState
+) -> Arrays | None:
+    if parcel.weights is not None:
+        arrays: Arrays = unpack(parcel.weights, part.manifest)
+        _check_digest(arrays, order.start)
+        state.keep_weights(arrays)
+        return arrays
+    held = state.weights()
+    if held is None or manifest_of(held) != part.manifest:
+        return None
+    if parcel.change is not None:
+        held = plus(held, unpack(parcel.change, part.manifest, order.precision))
+    if arrays_digest(held) != order.start:
+        return None
+    if parcel.change is not None:
+        state.keep_weights(held)
+    return held
+
+
+def _check_digest(arrays: Arrays, digest: str) -> None:
+    if arrays_digest(arrays) != digest:
+        raise UpdateError(
+            "expected the weights that the order names, got others; "
+            "the server must send both again"
+        )

@@ -1,0 +1,114 @@
+"""An order to the sites and their answers; no array is sent that a site has already."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from ctflow_fed.federation import Arrays, Job, Parcel, Parcels, RoundOrder
+from server.sites import Roster, ask
+from server.strategy import Sorted, bytes_in, is_lacking, order_content, sort_replies
+
+__all__ = ["Answers", "Exchange", "Traffic"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of arrays: those that went to the sites, and those that came from them."""
+
+    sent: int = 0
+    received: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        """Return both together."""
+        return Traffic(self.sent + other.sent, self.received + other.received)
+
+
+@dataclass(frozen=True)
+class Answers(Sorted[T]):
+    """The answers of the sites, who was silent, and what travelled."""
+
+    silent: frozenset[str]
+    traffic: Traffic
+
+
+class Exchange:
+    """Asks the sites of a job, and remembers which weights each of them holds.
+
+    It is known from their answers, and only for as long as the server runs: a server
+    that was started again sends everything once. The base of an adapter is sent to
+    those who say that they lack it.
+    """
+
+    def __init__(self, grid: Grid, roster: Roster, job: Job) -> None:
+        self.roster = roster
+        self._grid, self._job = grid, job
+        self._held: dict[str, str] = {}
+
+    def ask(
+        self,
+        number: int,
+        arrays: Arrays,
+        kind: str,
+        read: Callable[[RecordDict], T],
+        without: Collection[str],
+    ) -> Answers[T]:
+        """Ask every site but those ``without`` about arrays; hear what they say."""
+        job, seconds = self._job, self._job.settings.round_seconds
+        nodes = {s: n for s, n in self.roster.refresh().items() if s not in without}
+        order = job.order(number, arrays, len(nodes))
+        post = _Post(order, Parcels(arrays, job.part, job.change), kind, seconds + 60)
+        messages = {
+            site: post.message(node, post.parcels.for_holder(self._held.get(site, "")))
+            for site, node in nodes.items()
+        }
+
+        def again(site: str, reply: Message) -> Message | None:
+            if not is_lacking(reply):
+                return None
+            return post.message(nodes[site], post.parcels.everything)
+
+        replies = ask(self._grid, messages, seconds, again)
+        heard = sort_replies(replies, order, self.roster.facts, read)
+        for site in nodes:
+            self._held[site] = order.start if site in heard.taken else ""
+        silent = frozenset(nodes) - set(replies)
+        refused = {**heard.refused, **self._unheard(nodes, silent, without)}
+        traffic = Traffic(post.sent, sum(map(bytes_in, replies.values())))
+        return Answers(heard.taken, refused, heard.wrong, silent, traffic)
+
+    def _unheard(
+        self,
+        nodes: Mapping[str, int],
+        silent: Collection[str],
+        without: Collection[str],
+    ) -> dict[str, str]:
+        """Return why sites did not answer, or were not there to be asked."""
+        seconds = self._job.settings.round_seconds
+        absent = set(self._job.settings.sites) - set(nodes) - set(without)
+        return {
+            **{site: self.roster.why_silent(site, seconds) for site in silent},
+            **{site: self.roster.why_absent(site) for site in absent},
+        }
+
+
+class _Post:
+    """The messages of one order, and the bytes of arrays that they carry."""
+
+    def __init__(
+        self, order: RoundOrder, parcels: Parcels, kind: str, seconds: float
+    ) -> None:
+        self.parcels = parcels
+        self.sent = 0
+        self._order, self._kind, self._seconds = order, kind, seconds
+
+    def message(self, node: int, parcel: Parcel) -> Message:
+        """Return the order with a parcel for a node, and count it as sent."""
+        self.sent += parcel.bytes
+        content = order_content(self._order, parcel)
+        group = str(self._order.round_number)
+        return Message(content, node, self._kind, ttl=self._seconds, group_id=group)
