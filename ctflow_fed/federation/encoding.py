@@ -156,7 +156,7 @@ def _encode_int8(values: NDArray[np.float32]) -> bytes:
         )
         codes = np.rint(blocks / np.where(scales > 0, scales, 1)[:, None])
         codes = np.clip(np.nan_to_num(codes), -LARGEST_CODE, LARGEST_CODE)
-    flat = codes.astype(np.int8).reshape(-1)[: len(values)]
+    flat: NDArray[np.int8] = codes.astype(np.int8).reshape(-1)[: len(values)]
     return scales.astype("<f4").tobytes() + flat.tobytes()
 
 

@@ -57,8 +57,8 @@ class FederationSettings:
     usable updates than ``min_sites`` is not averaged; no site has more than
     ``max_share`` of a mean.
 
-    With ``adapter_rank`` above 0 the sites train a low-rank adapter and leave the
-    network that the job begins with as it is. ``precision`` is that of what travels,
+    With ``adapter_rank`` above 0 the sites train a low-rank adapter of ``init`` and
+    leave its weights as they are. ``precision`` is that of what travels,
     one of `PRECISIONS`; ``optimizer`` is ``fresh`` in every round, or ``kept`` by each
     site from round to round.
 
@@ -174,6 +174,11 @@ class FederationSettings:
         _within("adapter-rank", self.adapter_rank, 0, LARGEST_RANK)
         _check_word("precision", self.precision, PRECISIONS)
         _check_word("optimizer", self.optimizer, OPTIMIZERS)
+        if self.adapter_rank and not self.init:
+            raise SettingsError(
+                "expected the package of a trained model as init where an adapter is "
+                "trained, got none; a fresh network has nothing to adapt"
+            )
         if self.server_ema and self.precision != "float32":
             raise SettingsError(
                 "expected server-ema with precision float32 only, for sites hold what "

@@ -17,6 +17,8 @@ ORDER = RoundOrder(
     network=PRESETS["nano"],
     manifest="0" * 64,
     start="1" * 64,
+    job="2" * 64,
+    sites=2,
 )
 
 

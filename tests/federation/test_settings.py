@@ -77,6 +77,7 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
         ("max-share", 1.1),
         ("patience", -1),
         ("adapter-rank", -1),
+        ("adapter-rank", 16),
         ("adapter-rank", 1025),
         ("precision", "float16"),
         ("optimizer", "magic"),
@@ -148,6 +149,13 @@ def test_a_moving_average_is_refused_with_a_precision_that_rounds():
     assert averaged.precision == "float32"
     with pytest.raises(SettingsError, match="server-ema with precision float32 only"):
         replace(averaged, precision="int8")
+
+
+def test_an_adapter_needs_a_model_to_begin_with():
+    with pytest.raises(SettingsError, match="as init where an adapter is trained"):
+        replace(SETTINGS, adapter_rank=16)
+
+    assert replace(SETTINGS, adapter_rank=16, init="model").adapter_rank == 16
 
 
 def test_an_order_of_another_version_is_refused():

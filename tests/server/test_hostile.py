@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,6 +72,16 @@ def arrays(**changes) -> ArrayRecord:
     return ArrayRecord({name: each for name, each in changed.items() if each})
 
 
+def coded(precision, data) -> ArrayRecord:
+    """Return the arrays of a change of nothing but ``data`` in place of `a`."""
+    zeros = {name: np.zeros_like(value) for name, value in START.items()}
+    wire = {
+        name: Array(each.dtype, each.shape, RAW, each.data)
+        for name, each in pack(zeros, precision).items()
+    }
+    return ArrayRecord({**wire, "a": Array(precision, (2, 3), RAW, data)})
+
+
 def array(values=START["a"], dtype="float32", shape=None, data=None) -> Array:
     values = np.asarray(values, np.float32)
     data = values.tobytes() if data is None else data
@@ -134,6 +145,22 @@ BAD_ARRAYS = [
     arrays(b=array([FLOAT_MAX])),
     arrays(a=array(START["a"] * 1000), b=array(START["b"] * 1000)),
     arrays(a=array(START["a"] * -11), b=array(START["b"] * -11)),
+]
+NAN, INFINITE, HUGE = (
+    np.float32([value]).tobytes() for value in (np.nan, np.inf, 3e38)
+)
+BAD_CODES = [  # of `a`, whose 6 values are one block
+    *(("int8", data) for data in (b"", b"\x00" * 9, b"\x00" * 11, b"\x00" * 260)),
+    ("int8", NAN + b"\x00" * 6),
+    ("int8", INFINITE + b"\x00" * 6),
+    ("int8", b"\x00\x00\x80\xff" + b"\x01" * 6),
+    ("int8", HUGE + b"\x7f" * 6),
+    ("int8", np.float32([1e6]).tobytes() + b"\x7f" * 6),
+    *(("bfloat16", data) for data in (b"", b"\x00" * 11, b"\x00" * 24)),
+    ("bfloat16", b"\xc0\x7f" * 6),
+    ("bfloat16", b"\x80\x7f" * 6),
+    ("bfloat16", b"\x80\xff" * 6),
+    ("bfloat16", b"\x7f\x7f" * 6),
 ]
 BAD_COUNTS = [None, 0, -90, 89, 91, 90.5, 10**18, float("nan"), float("inf"), [90] * 2]
 BAD_LOSSES = [None, -1.0, float("nan"), float("inf"), 1e300, -(10**18), [0.5]]
@@ -210,6 +237,52 @@ def test_a_broken_update_is_refused_with_a_reason(answer):
     assert heard.taken == {}
     assert heard.wrong == {"a"}
     check_reason(heard.refused["a"])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_an_honest_change_is_taken_as_what_the_start_becomes(precision):
+    change = {name: np.full_like(value, 0.25) for name, value in START.items()}
+    wire = {
+        name: Array(each.dtype, each.shape, RAW, each.data)
+        for name, each in pack(change, precision).items()
+    }
+    answer = Answer(**{**HONEST, "arrays": ArrayRecord(wire)})
+
+    taken = sort(answer, partial(update, precision=precision)).taken["a"]
+    assert np.allclose(taken.arrays["a"], START["a"] + 0.25)
+    assert taken.moved == pytest.approx(0.25 * 7**0.5 / norm_of(START))
+
+
+@pytest.mark.parametrize(("precision", "data"), BAD_CODES, ids=range(len(BAD_CODES)))
+def test_broken_codes_are_refused_with_a_reason(precision, data):
+    answer = Answer(**{**HONEST, "arrays": coded(precision, data)})
+
+    heard = sort(answer, partial(update, precision=precision))
+    assert (heard.taken, heard.wrong) == ({}, {"a"})
+    check_reason(heard.refused["a"])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_another_precision_than_that_of_the_round_is_refused(precision):
+    zeros = coded(precision, b"\x00" * {"bfloat16": 12, "int8": 10}[precision])
+    others = {"float32", "bfloat16", "int8"} - {precision}
+
+    for asked in others:
+        for sent in (HONEST["arrays"], zeros):
+            if sent is zeros or asked != "float32":
+                answer = Answer(**{**HONEST, "arrays": sent})
+                heard = sort(answer, partial(update, precision=asked))
+                assert (heard.taken, heard.wrong) == ({}, {"a"})
+    honest = Answer(**{**HONEST, "arrays": zeros})
+    assert sort(honest, partial(update, precision=precision)).taken["a"].moved == 0
+
+
+def test_a_site_that_lacks_what_it_was_sent_is_refused_but_not_wrong():
+    message = Message(RecordDict({"lacking": ConfigRecord({"site": "a"})}), 1, "train")
+
+    heard = sort_replies({"a": message}, ORDER, {"a": FACTS}, loss_in)
+    assert "although all were sent" in heard.refused["a"]
+    assert (heard.taken, heard.wrong) == ({}, frozenset())
 
 
 @pytest.mark.parametrize("loss", BAD_LOSSES, ids=range(len(BAD_LOSSES)))

@@ -1,0 +1,95 @@
+"""A mean of what travels is the mean of what it stands for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation import federated_average, part_of
+from ctflow_fed.model import PRESETS, FMvTConfig, fresh_network
+from ctflow_fed.model.fmvt import is_extension
+
+SMALL = FMvTConfig(layers=1, features=32, heads=2)
+SHARES = {"a": 0.25, "b": 0.75}
+
+
+def base(*, released=False):
+    return fresh_network(replace(SMALL, released=released), seed=0)
+
+
+def noisy(arrays, seed, size=0.1):
+    generator = np.random.default_rng(seed)
+    return {
+        name: (value + size * generator.normal(size=value.shape)).astype(np.float32)
+        for name, value in arrays.items()
+    }
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("released", [False, True])
+def test_what_is_trained_is_what_was_sent_until_a_step_is_taken(rank, released):
+    part = part_of(base(released=released), rank, seed=0)
+    sent = noisy(part.first, seed=1)
+
+    back = part.trained(part.trainable(sent))
+    assert back.keys() == sent.keys() == part.manifest.keys()
+    assert all(np.allclose(back[name], sent[name], atol=1e-7) for name in sent)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_mean_of_adapters_is_the_mean_of_their_networks(released):
+    part = part_of(base(released=released), adapter_rank=4, seed=0)
+    updates = {site: noisy(part.first, seed) for seed, site in enumerate(SHARES)}
+
+    of_means = part.network(federated_average(updates, SHARES)).state_dict()
+    networks = {s: part.network(each).state_dict() for s, each in updates.items()}
+    for name, value in of_means.items():
+        mean = sum(SHARES[site] * networks[site][name] for site in SHARES)
+        assert torch.allclose(value, mean, atol=1e-6)
+
+
+def test_an_adapter_sends_a_few_of_the_weights_and_no_matrix_a():
+    whole = part_of(fresh_network(PRESETS["tiny"], seed=0), 0, seed=0)
+    part = part_of(fresh_network(PRESETS["tiny"], seed=0), adapter_rank=16, seed=0)
+    sizes = [sum(v.size for v in each.first.values()) for each in (whole, part)]
+
+    assert sizes[0] > 10 * sizes[1]
+    assert all(name.endswith(".lora_B") for name in part.first)
+
+
+def test_our_extensions_of_a_released_network_travel_with_an_adapter():
+    names = part_of(base(released=True), adapter_rank=4, seed=0).first
+    everything = base(released=True).state_dict()
+
+    assert {name for name in names if not name.endswith(".lora_B")} == {
+        name for name in everything if is_extension(name)
+    }
+
+
+def test_an_adapter_begins_as_its_base():
+    part = part_of(base(), adapter_rank=4, seed=0)
+
+    before, after = base().state_dict(), part.network(part.first).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert part.length(part.first) == part.length(noisy(part.first, 1)) > 0
+
+
+def test_the_signature_names_shapes_and_the_matrices_that_stay():
+    signatures = [
+        part_of(base(), rank, seed).signature
+        for rank, seed in [(0, 0), (0, 1), (4, 0), (4, 0), (4, 1), (5, 0)]
+    ]
+
+    assert signatures[0] == signatures[1]
+    assert signatures[2] == signatures[3]
+    assert len(set(signatures)) == 4
+
+
+def test_a_network_of_other_arrays_is_refused():
+    part = part_of(base(), 0, seed=0)
+    other = part_of(fresh_network(PRESETS["nano"], seed=0), 0, seed=0)
+
+    with pytest.raises(UpdateError, match="another network"):
+        part.network(other.first)

@@ -1,0 +1,137 @@
+"""What a site keeps between two messages: by digest, by round, and within bounds."""
+
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+from ctflow_fed.errors import SettingsError, StoreError
+from ctflow_fed.federation import SiteMemory, SiteState, arrays_digest
+from ctflow_fed.training.optimizer import OptimizerMemory
+
+JOB = "a" * 64
+
+
+def weights(number):
+    return {"w": np.full((2, 3), number, np.float32)}
+
+
+def memory(number):
+    tensors = {"exp_avg.w": torch.full((2, 3), float(number))}
+    return SiteMemory(weights(number), OptimizerMemory(tensors, number))
+
+
+def number_in(memory):
+    return memory.optimizer.steps if memory.optimizer else 0
+
+
+def test_what_is_kept_comes_back_bit_for_bit(tmp_path):
+    SiteState(tmp_path, JOB).keep_memory(1, memory(7))
+    SiteState(tmp_path, JOB).keep_weights(weights(3))
+
+    state = SiteState(tmp_path, JOB)
+    back = state.memory_before(2)
+    assert np.array_equal(back.residual["w"], weights(7)["w"])
+    assert torch.equal(back.optimizer.tensors["exp_avg.w"], torch.full((2, 3), 7.0))
+    assert back.optimizer.steps == 7
+    assert np.array_equal(state.weights()["w"], weights(3)["w"])
+
+
+def test_a_round_that_is_asked_again_begins_as_it_did(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    for number in (1, 2, 3):
+        state.keep_memory(number, memory(number))
+
+    assert number_in(state.memory_before(4)) == 3
+    assert number_in(state.memory_before(3)) == 2
+    state.keep_memory(3, memory(30))
+    assert number_in(state.memory_before(4)) == 30
+    assert number_in(state.memory_before(3)) == 2
+
+
+def test_a_site_that_missed_rounds_goes_on_from_the_last_it_trained(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    state.keep_memory(2, memory(2))
+
+    assert number_in(state.memory_before(9)) == 2
+
+
+def test_a_job_that_begins_anew_begins_with_nothing(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    for number in (1, 2, 3):
+        state.keep_memory(number, memory(number))
+
+    assert state.memory_before(1).is_empty
+    state.keep_memory(1, memory(10))
+    assert number_in(state.memory_before(9)) == 10
+
+
+def test_the_memory_of_two_rounds_of_three_jobs_and_two_bases_is_kept(tmp_path):
+    for job in "abcde":
+        state = SiteState(tmp_path, job * 64)
+        for number in range(1, 6):
+            state.keep_memory(number, memory(number))
+            state.keep_weights(weights(number))
+            state.keep_base(weights(number))
+
+    jobs = {path.name[0] for path in (tmp_path / "jobs").iterdir()}
+    files = {path.name for path in (tmp_path / "jobs" / ("e" * 64)).iterdir()}
+    assert jobs == {"c", "d", "e"}
+    assert files == {"0004.safetensors", "0005.safetensors", "weights.safetensors"}
+    assert len(list((tmp_path / "bases").iterdir())) == 2
+
+
+def test_a_base_is_kept_for_every_job_and_the_one_in_use_longest(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    first, second, third = map(weights, (1, 2, 3))
+    for base in (first, second):
+        state.keep_base(base)
+    other = SiteState(tmp_path, "b" * 64)
+    assert np.array_equal(other.base(arrays_digest(first))["w"], first["w"])
+    other.keep_base(third)
+
+    assert state.base(arrays_digest(first)) is not None
+    assert state.base(arrays_digest(second)) is None
+
+
+def test_damaged_weights_are_as_good_as_none(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    digest = arrays_digest(weights(1))
+    state.keep_base(weights(1))
+    path = tmp_path / "bases" / f"{digest}.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\x01")
+    assert state.base(digest) is None
+
+    (tmp_path / "jobs" / JOB / "weights.safetensors").write_bytes(b"not these")
+    assert state.weights() is None
+
+
+def test_a_damaged_memory_is_told_with_the_remedy(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    state.keep_memory(1, memory(1))
+    (tmp_path / "jobs" / JOB / "0001.safetensors").write_bytes(b"\x80\x04pickle")
+
+    with pytest.raises(StoreError, match="remove the site's state folder"):
+        state.memory_before(2)
+
+
+def test_an_empty_memory_leaves_no_file(tmp_path):
+    SiteState(tmp_path, JOB).keep_memory(1, SiteMemory())
+
+    assert list((tmp_path / "jobs" / JOB).iterdir()) == []
+
+
+def test_nobody_else_may_look_into_the_folder(tmp_path):
+    SiteState(tmp_path / "state", JOB)
+
+    mode = stat.S_IMODE((tmp_path / "state").stat().st_mode)
+    assert mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(SettingsError, match="`state` in the node config"):
+        SiteState(tmp_path / "file" / "state", JOB)
