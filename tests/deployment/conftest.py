@@ -16,7 +16,10 @@ ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "OMP_NUM_THREADS": "1",
 }
-JOB = {"--rounds": "2", "--steps": "2", "--preset": "nano", "--batch-clips": "2"}
+JOB = {
+    **{"--rounds": "2", "--steps": "2", "--preset": "nano", "--batch-clips": "2"},
+    **{"--precision": "int8", "--optimizer": "kept"},  # whatever a site may keep
+}
 
 
 @pytest.fixture(scope="session")

@@ -122,9 +122,10 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
 ):
     out = tmp_path / "job"
     command = ["ctflow", "federation", "run", "--server", str(deployed.folder)]
-    options = "--rounds 2 --steps 2 --preset nano --batch-clips 2 --out"
+    options = "--rounds 2 --steps 2 --preset nano --batch-clips 2"
+    travel = "--precision int8 --optimizer kept --out"
     subprocess.run(
-        [*command, *options.split(), str(out)],
+        [*command, *options.split(), *travel.split(), str(out)],
         env=deployed.environment,
         check=True,
         timeout=60,
@@ -134,6 +135,10 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
     for line in (out / "rounds.jsonl").read_text().splitlines():
         assert set(json.loads(line)["slices"]) == {"a", "b"}
         assert json.loads(line)["refused"] == {}
+    kept = {"0001.safetensors", "0002.safetensors", "weights.safetensors"}
+    for site in ("a", "b"):
+        state = deployed.folder.parent / site / "state"
+        assert {path.name for path in state.glob("jobs/*/*")} == kept
     package = load_package(out / "model")
     assert (package.provenance.rounds, package.provenance.sites) == (2, 2)
     assert package.digest == load_package(unbroken[0] / "model").digest
