@@ -9,15 +9,18 @@ everything: `Parcels.everything`.
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation.encoding import Wire, bytes_of, pack, unpack
-from ctflow_fed.federation.part import Part, part_of
+from ctflow_fed.federation.part import Part, WholePart, part_of
 from ctflow_fed.federation.payload import (
     Arrays,
+    Manifest,
     arrays_digest,
-    arrays_of,
     load_arrays,
     manifest_of,
+    network_manifest,
     plus,
 )
 from ctflow_fed.federation.settings import RoundOrder
@@ -107,21 +110,24 @@ def open_parcel(parcel: Parcel, order: RoundOrder, state: SiteState) -> Opened |
 
 
 def _part(parcel: Parcel, order: RoundOrder, state: SiteState) -> Part | None:
+    """Return the part that an order is about; None where its base is not here."""
+    if not order.base:
+        with torch.device("meta"):  # the shapes are all that is needed
+            return WholePart(FMvT(order.network))
     network = FMvT(order.network)
-    if order.base:
-        base = _base(parcel, order, network, state)
-        if base is None:
-            return None
-        load_arrays(network, base)
+    base = _base(parcel, order, network_manifest(network), state)
+    if base is None:
+        return None
+    load_arrays(network, base)
     return part_of(network, order.adapter_rank, order.seed)
 
 
 def _base(
-    parcel: Parcel, order: RoundOrder, network: FMvT, state: SiteState
+    parcel: Parcel, order: RoundOrder, manifest: Manifest, state: SiteState
 ) -> Arrays | None:
     if parcel.base is None:
         return state.base(order.base)
-    base = unpack(parcel.base, manifest_of(arrays_of(network)))
+    base = unpack(parcel.base, manifest)
     _check_digest(base, order.base)
     state.keep_base(base)
     return base

@@ -19,6 +19,7 @@ from ctflow_fed.federation.payload import (
     load_arrays,
     manifest_digest,
     manifest_of,
+    network_manifest,
     norm_of,
 )
 from ctflow_fed.files import digest_of
@@ -37,15 +38,19 @@ __all__ = ["AdapterPart", "Part", "WholePart", "part_of"]
 
 
 class WholePart:
-    """All weights of a network; what it was made with are the first of them."""
+    """All weights of a network, of which only ``first`` needs the values."""
 
     def __init__(self, network: FMvT) -> None:
-        self._config = network.config
-        self.first: Arrays = arrays_of(network)
-        self.manifest: Manifest = manifest_of(self.first)
+        self.manifest: Manifest = network_manifest(network)
         self.signature = manifest_digest(self.manifest)
         self.base: Arrays = {}
         self.base_digest = ""
+        self._network = network
+
+    @cached_property
+    def first(self) -> Arrays:
+        """The weights that training begins with."""
+        return arrays_of(self._network)
 
     def length(self, arrays: Arrays) -> float:
         """Return the Euclidean length of the weights."""
@@ -53,7 +58,7 @@ class WholePart:
 
     def network(self, arrays: Arrays) -> FMvT:
         """Return the network with these weights."""
-        network = FMvT(self._config)
+        network = FMvT(self._network.config)
         load_arrays(network, arrays)
         return network
 

@@ -23,6 +23,7 @@ __all__ = [
     "manifest_digest",
     "manifest_of",
     "minus",
+    "network_manifest",
     "norm_of",
     "plus",
 ]
@@ -55,7 +56,7 @@ def arrays_digest(arrays: Arrays) -> str:
 
 def load_arrays(network: nn.Module, arrays: Arrays) -> None:
     """Put weights into a network of the same manifest."""
-    check_manifest(manifest_of(arrays_of(network)), manifest_of(arrays))
+    check_manifest(network_manifest(network), manifest_of(arrays))
     network.load_state_dict(
         {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
     )
@@ -64,6 +65,12 @@ def load_arrays(network: nn.Module, arrays: Arrays) -> None:
 def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of arrays, by name."""
     return {name: tuple(arrays[name].shape) for name in sorted(arrays)}
+
+
+def network_manifest(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of all weights of a network, wherever they are."""
+    weights = network.state_dict()
+    return {name: tuple(weights[name].shape) for name in sorted(weights)}
 
 
 def manifest_digest(manifest: Manifest) -> str:
