@@ -61,16 +61,17 @@ class Exchange:
         job, seconds = self._job, self._job.settings.round_seconds
         nodes = {s: n for s, n in self.roster.refresh().items() if s not in without}
         order = job.order(number, arrays, len(nodes))
-        post = _Post(order, Parcels(arrays, job.part, job.change), kind, seconds + 60)
+        parcels = Parcels(order, arrays, job.part, job.change)
+        post = _Post(order, kind, seconds + 60)
         messages = {
-            site: post.message(node, post.parcels.for_holder(self._held.get(site, "")))
+            site: post.message(node, parcels.for_holder(self._held.get(site, "")))
             for site, node in nodes.items()
         }
 
         def again(site: str, reply: Message) -> Message | None:
-            if not is_lacking(reply):
-                return None
-            return post.message(nodes[site], post.parcels.everything)
+            if is_lacking(reply):
+                return post.message(nodes[site], parcels.everything)
+            return None
 
         replies = ask(self._grid, messages, seconds, again)
         heard = sort_replies(replies, order, self.roster.facts, read)
@@ -99,10 +100,7 @@ class Exchange:
 class _Post:
     """The messages of one order, and the bytes of arrays that they carry."""
 
-    def __init__(
-        self, order: RoundOrder, parcels: Parcels, kind: str, seconds: float
-    ) -> None:
-        self.parcels = parcels
+    def __init__(self, order: RoundOrder, kind: str, seconds: float) -> None:
         self.sent = 0
         self._order, self._kind, self._seconds = order, kind, seconds
 

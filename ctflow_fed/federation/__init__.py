@@ -1,4 +1,4 @@
-"""What crosses the wire of a federation, as pure functions; Flower is not here."""
+"""What crosses the wire of a federation, and what each end keeps; no Flower is here."""
 
 from ctflow_fed.federation.aggregate import (
     coordinate_median,

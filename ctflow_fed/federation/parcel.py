@@ -58,15 +58,20 @@ class Change:
 
 
 class Parcels:
-    """The parcels that may go with the arrays of one order, each made when needed."""
+    """The parcels that may go with an order about arrays, each made when needed."""
 
-    def __init__(self, arrays: Arrays, part: Part, change: Change | None) -> None:
-        self._arrays, self._part = arrays, part
-        self._digest, self._change = arrays_digest(arrays), change
+    def __init__(
+        self, order: RoundOrder, arrays: Arrays, part: Part, change: Change | None
+    ) -> None:
+        self._start, self._arrays = order.start, arrays
+        self._part, self._change = part, change
 
     def for_holder(self, held: str) -> Parcel:
-        """Return what a site needs that holds the weights of a digest, or none: ""."""
-        if held == self._digest:
+        """Return what a site needs that holds weights of the digest ``held``, if any.
+
+        Whether it holds the base of an adapter it has to say.
+        """
+        if held == self._start:
             return Parcel()
         if self._change is not None and held == self._change.before:
             return Parcel(change=self._change.wire)

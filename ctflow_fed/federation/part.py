@@ -47,7 +47,7 @@ class WholePart:
         self.base_digest = ""
         self._network = network
 
-    @cached_property
+    @property
     def first(self) -> Arrays:
         """The weights that training begins with."""
         return arrays_of(self._network)

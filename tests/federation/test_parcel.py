@@ -59,17 +59,17 @@ def is_same(opened, arrays):
 
 
 def test_weights_that_were_sent_need_not_be_sent_again(state):
-    sent = Parcels(FIRST, WHOLE, None).for_holder("")
+    sent = Parcels(order(), FIRST, WHOLE, None).for_holder("")
 
     assert is_same(open_parcel(sent, order(), state), FIRST)
-    nothing = Parcels(FIRST, WHOLE, None).for_holder(arrays_digest(FIRST))
+    nothing = Parcels(order(), FIRST, WHOLE, None).for_holder(arrays_digest(FIRST))
     assert nothing.bytes == 0
     assert is_same(open_parcel(nothing, order(), state), FIRST)
 
 
 def test_a_change_leads_to_the_weights_of_the_server_bit_for_bit(state):
     open_parcel(Parcel(weights=pack(FIRST)), order(), state)
-    parcels = Parcels(SECOND, WHOLE, CHANGE)
+    parcels = Parcels(order(SECOND), SECOND, WHOLE, CHANGE)
     parcel = parcels.for_holder(arrays_digest(FIRST))
 
     assert parcel.weights is None
@@ -79,7 +79,7 @@ def test_a_change_leads_to_the_weights_of_the_server_bit_for_bit(state):
 
 
 def test_who_holds_neither_is_sent_all_weights(state):
-    parcel = Parcels(SECOND, WHOLE, CHANGE).for_holder("1" * 64)
+    parcel = Parcels(order(SECOND), SECOND, WHOLE, CHANGE).for_holder("1" * 64)
 
     assert is_same(open_parcel(parcel, order(SECOND), state), SECOND)
 
@@ -94,8 +94,8 @@ def test_a_site_without_the_weights_before_lacks_them(state):
 
 
 def test_a_site_without_the_base_of_an_adapter_lacks_it_until_it_is_sent(state):
-    parcels = Parcels(ADAPTER.first, ADAPTER, None)
     adapter = order(ADAPTER.first, ADAPTER)
+    parcels = Parcels(adapter, ADAPTER.first, ADAPTER, None)
 
     assert open_parcel(parcels.for_holder(""), adapter, state) is None
     opened = open_parcel(parcels.everything, adapter, state)
@@ -134,7 +134,8 @@ def test_a_change_of_another_precision_is_refused(state):
 
 @pytest.mark.parametrize("part", [WHOLE, ADAPTER])
 def test_an_order_for_another_library_is_refused(state, part):
-    parcel = Parcels(part.first, part, None).everything
+    other = replace(order(part.first, part), manifest="0" * 64)
+    parcel = Parcels(other, part.first, part, None).everything
 
     with pytest.raises(MismatchError, match="same version"):
-        open_parcel(parcel, replace(order(part.first, part), manifest="0" * 64), state)
+        open_parcel(parcel, other, state)

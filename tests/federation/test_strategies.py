@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from ctflow_fed.federation import (
     STRATEGIES,
     ServerState,
     advance,
+    beside,
     beside_digest,
     follow,
     read_beside,
@@ -37,7 +40,7 @@ def test_a_strategy_without_a_rule_takes_the_mean_as_it_is(name):
     state = played(name)
 
     assert state.weights is MEANS[1]
-    assert beside_digest(state) == ""
+    assert beside_digest(beside(state, merged=False)) == ""
 
 
 def test_fedavgm_goes_on_in_the_direction_of_before():
@@ -83,33 +86,50 @@ def test_an_average_is_the_plain_mean_until_its_decay_takes_over():
     assert state.model["w"] == pytest.approx([0.6 * (3.0 + 5.0) / 2 + 0.4 * 10.0])
 
 
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 @pytest.mark.parametrize("name", list(STRATEGIES))
-def test_a_state_that_was_saved_goes_on_to_the_same_bits(tmp_path, name, decay):
+def test_a_state_that_was_saved_goes_on_to_the_same_bits(tmp_path, name, decay, merged):
     unbroken = played(name, decay=decay)
     before = played(name, MEANS[:1], decay=decay)
-    save_beside(tmp_path / "state", before)
-    read = read_beside(tmp_path / "state", before.model, beside_digest(before))
+    arrays = beside(before, merged=merged)
+    save_beside(tmp_path / "state", arrays)
+    model = {} if merged else before.model
+    read = read_beside(tmp_path / "state", model, beside_digest(arrays))
 
     state = played(name, MEANS[1:], decay=decay, state=read, first=2)
     assert state.weights["w"].tobytes() == unbroken.weights["w"].tobytes()
     assert state.model["w"].tobytes() == unbroken.model["w"].tobytes()
-    assert beside_digest(state) == beside_digest(unbroken)
-    assert (tmp_path / "state").exists() == (name in RULED or decay > 0)
+    digests = {beside_digest(beside(s, merged=merged)) for s in (state, unbroken)}
+    assert len(digests) == 1
+    assert (tmp_path / "state").exists() == (name in RULED or decay > 0 or merged)
+
+
+def test_what_rounding_has_left_is_saved_with_the_state(tmp_path):
+    state = replace(played("diloco"), residual={"w": np.float32([0.1, 0.2, 0.3])})
+    arrays = beside(state, merged=False)
+    save_beside(tmp_path / "state", arrays)
+
+    read = read_beside(tmp_path / "state", state.model, beside_digest(arrays))
+    assert read.residual["w"].tobytes() == state.residual["w"].tobytes()
+    assert read.moments.keys() == state.moments.keys()
+    assert read.average == {}
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed", "other"])
 def test_a_state_that_is_not_the_one_of_the_ledger_is_refused(tmp_path, damage):
     state, path = played("diloco"), tmp_path / "server.safetensors"
-    save_beside(path, state)
+    arrays = beside(state, merged=False)
+    other = beside(played("diloco", MEANS[:1]), merged=False)
+    save_beside(path, arrays)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     {
         "gone": path.unlink,
         "cut": lambda: path.write_bytes(data[:-5]),
         "changed": lambda: path.write_bytes(data),
-        "other": lambda: save_beside(path, played("diloco", MEANS[:1])),
+        "other": lambda: save_beside(path, other),
     }[damage]()
 
     with pytest.raises(PackageError, match=r"server\.safetensors of the last round"):
-        read_beside(path, state.model, beside_digest(state))
+        read_beside(path, state.model, beside_digest(arrays))

@@ -37,8 +37,15 @@ from ctflow_fed.training import (
     load_adapter,
     train,
 )
-from ctflow_fed.training.adapters import changes_of, save_adapter, with_adapter
-from ctflow_fed.training.merge import Adapter, merged, unmerged
+from ctflow_fed.training.adapters import (
+    changes_of,
+    down_matrices,
+    save_adapter,
+    with_adapter,
+    with_up_matrices,
+    zero_changes,
+)
+from ctflow_fed.training.merge import Adapter, merged, moved, unmerged
 from ctflow_fed.training.step import trained_weights
 from ctflow_fed.weights import weights_digest
 
@@ -107,6 +114,32 @@ def test_first_weights_of_an_adapter_are_a_function_of_the_seed():
     )
 
     assert first == same != other
+
+
+def test_matrices_a_are_a_function_of_the_seed_and_the_layer():
+    first, same, other = (down_matrices(_network(), 4, seed) for seed in (0, 0, 1))
+
+    assert weights_digest(first) == weights_digest(same) != weights_digest(other)
+    assert not torch.equal(first["blocks.0.attn.qkv.lora_A"], first["t_block.1.lora_A"])
+    for matrix in first.values():
+        limit = matrix.shape[1] ** -0.5
+        assert 0.8 * limit < matrix.abs().max() <= limit
+
+
+def test_an_adapter_goes_on_from_its_changes_with_its_matrices_a_as_they_are():
+    base = _network(released=True)
+    down, changes = down_matrices(base, 4, seed=0), zero_changes(base, 4)
+    for name, value in changes.items():
+        changes[name] = value + 0.01 * (1 + len(name) % 3)
+    settings = AdapterSettings(rank=4, alpha=8)
+
+    adapted = with_up_matrices(base, settings, {**down, **changes}).eval()
+    trained = changes_of(trained_weights(adapted), base)
+    assert trained.keys() == changes.keys()
+    assert all(torch.allclose(trained[n], changes[n], atol=1e-7) for n in changes)
+    plain = moved(base, settings, {**down, **changes})
+    expected = _velocity(plain)
+    assert (_velocity(adapted) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_training_an_adapter_leaves_the_base_as_it_is(haar_store: Path):
