@@ -22,6 +22,7 @@ from ctflow_fed.federation.encoding import (
 from ctflow_fed.federation.job import Job, open_job
 from ctflow_fed.federation.ledger import Ledger, RoundRecord, read_ledger, release
 from ctflow_fed.federation.local_fit import SiteResult, local_loss, local_round
+from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import (
     Change,
     Opened,
@@ -59,7 +60,6 @@ from ctflow_fed.federation.server_state import (
 from ctflow_fed.federation.settings import (
     ConfigValue,
     FederationSettings,
-    RoundOrder,
     check_site_name,
 )
 from ctflow_fed.federation.site_state import SiteMemory, SiteState

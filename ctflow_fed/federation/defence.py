@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from ctflow_fed import __version__
 from ctflow_fed.ct.store import StoreHeader
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.settings import ConfigValue, RoundOrder
+from ctflow_fed.federation.order import RoundOrder
+from ctflow_fed.federation.settings import ConfigValue
 
 __all__ = ["check_receipt", "outliers", "receipt"]
 

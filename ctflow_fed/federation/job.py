@@ -8,6 +8,7 @@ from ctflow_fed.errors import MismatchError, PackageError
 from ctflow_fed.federation.aggregate import shares_of
 from ctflow_fed.federation.encoding import compress
 from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, RoundRecord
+from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Change
 from ctflow_fed.federation.part import AdapterPart, Part, part_of
 from ctflow_fed.federation.payload import (
@@ -24,7 +25,7 @@ from ctflow_fed.federation.preflight import (
     mean_spacing,
 )
 from ctflow_fed.federation.server_state import beside, read_beside, save_beside
-from ctflow_fed.federation.settings import FederationSettings, RoundOrder
+from ctflow_fed.federation.settings import FederationSettings
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
     ServerState,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.federation.encoding import Wire, compress, pack
+from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
 from ctflow_fed.federation.payload import Arrays, minus
-from ctflow_fed.federation.settings import RoundOrder
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
 from ctflow_fed.training import evaluate_loss, fit

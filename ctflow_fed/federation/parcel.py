@@ -13,6 +13,7 @@ import torch
 
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation.encoding import Wire, bytes_of, pack, unpack
+from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.part import Part, WholePart, part_of
 from ctflow_fed.federation.payload import (
     Arrays,
@@ -23,7 +24,6 @@ from ctflow_fed.federation.payload import (
     network_manifest,
     plus,
 )
-from ctflow_fed.federation.settings import RoundOrder
 from ctflow_fed.federation.site_state import SiteState
 from ctflow_fed.model import FMvT
 

@@ -9,7 +9,8 @@ from typing import Any
 from ctflow_fed import __version__
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError, UpdateError
-from ctflow_fed.federation.settings import ConfigValue, check_site_name, check_version
+from ctflow_fed.federation.order import check_version
+from ctflow_fed.federation.settings import ConfigValue, check_site_name
 from ctflow_fed.training import describe
 
 __all__ = ["SiteFacts", "agreed_header", "facts_of", "mean_slices", "mean_spacing"]

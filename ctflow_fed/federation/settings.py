@@ -1,19 +1,23 @@
-"""What a coordinator chooses for a federated job, and what each round tells a site."""
+"""What a coordinator chooses for a federated job."""
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ctflow_fed import __version__
-from ctflow_fed.errors import MismatchError, SettingsError, UpdateError
+from ctflow_fed.errors import SettingsError
 from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.strategies import STRATEGIES
-from ctflow_fed.model import PRESETS, FMvTConfig
+from ctflow_fed.model import PRESETS
 from ctflow_fed.training import TrainSettings
 
-__all__ = ["ConfigValue", "FederationSettings", "RoundOrder", "check_site_name"]
+__all__ = [
+    "LARGEST_RANK",
+    "OPTIMIZERS",
+    "ConfigValue",
+    "FederationSettings",
+    "check_site_name",
+]
 
 ConfigValue = str | int | float | bool
 """What Flower carries in a run's configuration and in a message's record."""
@@ -22,7 +26,6 @@ OPTIMIZERS = ("fresh", "kept")
 """How a site's optimizer begins a round: anew, or as it ended the round before."""
 
 LARGEST_RANK = 1024
-DIGEST = re.compile(r"[0-9a-f]{64}")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -197,134 +200,10 @@ class FederationSettings:
         return {**values, "sites": list(self.sites)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundOrder:
-    """What the server tells every site with the weights of a round.
-
-    ``manifest`` is the digest of names and shapes of all arrays that the job trains,
-    ``start`` that of the arrays that the order is about, ``base`` that of the weights
-    which an adapter belongs to, empty where all weights are trained; ``job`` is that of
-    all that the job's result depends on, and ``sites`` is how many are asked in this
-    round. ``version`` is that of the server's library.
-    """
-
-    round_number: int
-    steps: int
-    seed: int
-    training: TrainSettings
-    network: FMvTConfig
-    manifest: str
-    start: str
-    job: str
-    sites: int
-    adapter_rank: int = 0
-    base: str = ""
-    precision: str = "float32"
-    optimizer: str = "fresh"
-    version: str = __version__
-
-    @property
-    def payload(self) -> str:
-        """What is trained and sent: ``weights``, all of them, or an ``adapter``."""
-        return "adapter" if self.base else "weights"
-
-    def to_record(self) -> dict[str, ConfigValue]:
-        """Return the order as values that a message can hold."""
-        return {
-            "round": self.round_number,
-            "steps": self.steps,
-            "seed": self.seed,
-            "training": json.dumps(asdict(self.training), sort_keys=True),
-            "network": json.dumps(asdict(self.network), sort_keys=True),
-            "manifest": self.manifest,
-            "start": self.start,
-            "job": self.job,
-            "sites": self.sites,
-            "payload": self.payload,
-            "adapter-rank": self.adapter_rank,
-            "base": self.base,
-            "precision": self.precision,
-            "optimizer": self.optimizer,
-            "version": self.version,
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "RoundOrder":
-        """Read an order; one of another version or shape is refused in a sentence."""
-        check_version(record.get("version"))
-        _check_order(record)
-        try:
-            training = TrainSettings(**json.loads(record["training"]))
-            network = FMvTConfig(**json.loads(record["network"]))
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise UpdateError(
-                "the order of a round must name our settings of training and network"
-            ) from None
-        return cls(
-            round_number=record["round"],
-            steps=record["steps"],
-            seed=record["seed"],
-            training=training,
-            network=network,
-            manifest=record["manifest"],
-            start=record["start"],
-            job=record["job"],
-            sites=record["sites"],
-            adapter_rank=record["adapter-rank"],
-            base=record["base"],
-            precision=record["precision"],
-            optimizer=record["optimizer"],
-        )
-
-
-def _check_order(record: Mapping[str, Any]) -> None:
-    """Refuse the numbers, words and digests that no order of ours has."""
-    limits = {
-        "round": 10**6,
-        "steps": 10**6,
-        "sites": 10**6,
-        "seed": 2**63 - 1,
-        "adapter-rank": LARGEST_RANK,
-    }
-    words = {
-        "payload": ("adapter",) if record.get("base") else ("weights",),
-        "precision": PRECISIONS,
-        "optimizer": OPTIMIZERS,
-    }
-    digests = ["manifest", "start", "job", *(["base"] if record.get("base") else [])]
-    if not (
-        all(_is_count(record.get(key), most) for key, most in limits.items())
-        and all(record.get(key) in known for key, known in words.items())
-        and all(_is_digest(record.get(key)) for key in digests)
-        and bool(record.get("base")) == bool(record["adapter-rank"])
-    ):
-        raise UpdateError(
-            "expected the order of a round, got a message without it or with values "
-            "that none has; install the same version at the server and at every site"
-        )
-
-
-def check_version(version: object) -> None:
-    """Refuse a message of another version of this library."""
-    if version != __version__:
-        raise MismatchError(
-            f"expected version {__version__} of ctflow-fed on both ends, got another; "
-            "install the same version at the server and at every site"
-        )
-
-
 def _sites(value: object) -> tuple[str, ...]:
     if not isinstance(value, str):
         raise SettingsError("expected the sites as one string with commas")
     return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _is_count(value: object, most: int) -> bool:
-    return type(value) is int and 0 <= value <= most
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
 
 
 def _check_word(name: str, value: str, known: Collection[str]) -> None:

@@ -181,6 +181,10 @@ def test_an_order_of_another_version_is_refused():
         {"payload": "adapter"},
         {"payload": "other"},
         {"base": "3" * 64},
+        {"base": None},
+        {"base": 0},
+        {"base": False},
+        {"base": b""},
         {"base": "3" * 64, "payload": "adapter"},
         {"base": "../x", "payload": "adapter", "adapter-rank": 4},
         {"base": ["3" * 64], "payload": "adapter", "adapter-rank": 4},
@@ -204,6 +208,15 @@ def test_an_order_of_another_version_is_refused():
 def test_an_order_that_is_none_is_refused_in_a_sentence(change):
     with pytest.raises(CTFlowError):
         RoundOrder.from_record({**ORDER.to_record(), **change})
+
+
+@pytest.mark.parametrize("key", ORDER.to_record())
+def test_an_order_that_lacks_a_part_is_refused_in_a_sentence(key):
+    record = ORDER.to_record()
+    del record[key]
+
+    with pytest.raises(CTFlowError):
+        RoundOrder.from_record(record)
 
 
 def test_a_message_without_an_order_is_refused():
