@@ -213,6 +213,23 @@ def test_a_killed_job_ends_with_the_weights_of_an_unbroken_one(
     assert digest == expected[-1]["digest"]
 
 
+def test_a_server_that_was_started_again_sends_everything_once(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=3, steps=1, precision="int8")
+    with pytest.raises(KeyboardInterrupt):
+        play_job(direct_grid(stores, b=stopping_in(2)), settings)
+    grid = direct_grid(stores)
+    play_job(grid, settings)
+
+    assert parts_of(grid, "a") == [
+        (MessageType.TRAIN, "arrays"),
+        (MessageType.EVALUATE, "change"),
+        (MessageType.TRAIN,),
+        (MessageType.EVALUATE, "change"),
+    ]
+
+
 def test_an_optimizer_that_is_kept_changes_the_job_from_its_second_round_on(
     direct_grid, stores, settings, tmp_path
 ):
