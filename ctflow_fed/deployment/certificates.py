@@ -19,12 +19,15 @@ from ctflow_fed.files import write_private
 __all__ = [
     "authority_certificate",
     "certificate_serves",
+    "fingerprint",
+    "identity_text",
     "is_current",
     "load_key",
     "new_key",
     "node_key_text",
     "node_public_text",
     "server_certificate",
+    "site_certificate",
     "write_key",
 ]
 
@@ -43,12 +46,7 @@ def new_key() -> Key:
 
 def write_key(path: Path, key: Key) -> None:
     """Write a private key as PEM."""
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    write_private(path, pem)
+    write_private(path, _key_text(key))
 
 
 def load_key(path: Path) -> Key:
@@ -60,6 +58,11 @@ def load_key(path: Path) -> Key:
     if not isinstance(key, Key):
         raise PackageError(f"{path.name} is not a private key of ours; restore it")
     return key
+
+
+def identity_text(key: Key, certificate: bytes) -> bytes:
+    """Return a key and its certificate as PEM, as a TLS client reads both."""
+    return _key_text(key) + certificate
 
 
 def node_key_text(key: Key) -> bytes:
@@ -114,6 +117,34 @@ def server_certificate(key: Key, host: str, authority: Key, issuer: bytes) -> by
     return _signed(builder, authority)
 
 
+def site_certificate(key: Key, site: str, authority: Key, issuer: bytes) -> bytes:
+    """Return a certificate by which nginx knows a site, as PEM.
+
+    It is valid as long as the server lists it; ``issuer`` is the certificate of the
+    authority, which it does not outlive.
+    """
+    parent = x509.load_pem_x509_certificate(issuer)
+    left = parent.not_valid_after_utc - _now()
+    builder = (
+        _certificate(key, _subject(site), parent.subject, left.days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+    )
+    return _signed(builder, authority)
+
+
+def fingerprint(pem: bytes) -> str:
+    """Return the SHA-1 of a certificate, by which nginx knows it.
+
+    It need not withstand collisions: the certificate must be of our authority as well.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
+    return certificate.fingerprint(hashes.SHA1()).hex()
+
+
 def certificate_serves(pem: bytes, key: Key, host: str, issuer: bytes) -> bool:
     """Tell whether a certificate is of this key, host and authority, for a month."""
     try:
@@ -139,6 +170,14 @@ def is_current(pem: bytes) -> bool:
     except ValueError:
         return False
     return certificate.not_valid_before_utc <= _now() <= certificate.not_valid_after_utc
+
+
+def _key_text(key: Key) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _now() -> datetime.datetime:

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from typing import IO
 
 from ctflow_fed.deployment.certificates import is_current
 from ctflow_fed.deployment.environment import flower_environment
-from ctflow_fed.deployment.proxy import ports_in
+from ctflow_fed.deployment.proxy import admit, ports_in
 from ctflow_fed.deployment.registry import read_registry
 from ctflow_fed.errors import (
     IncompleteError,
@@ -34,7 +34,7 @@ from ctflow_fed.errors import (
 )
 from ctflow_fed.files import write_json, write_private, write_text
 
-__all__ = ["SITES", "serve"]
+__all__ = ["SITES", "nginx_command", "serve"]
 
 SECRET = "superexec.secret"
 SITES = "flower/sites.json"
@@ -53,6 +53,8 @@ SUPEREXEC = f"""\
 flower-superexec --root-certificates ca.crt --superexec-auth-secret-file {SECRET}
 --runtime-api-address"""
 NGINX = "nginx -e stderr -p . -c nginx.conf"
+AS_ROOT = ["-g", "user root;"]
+"""Started by root, nginx serves as another user otherwise, who may not read here."""
 
 Daemons = dict[str, "subprocess.Popen[bytes]"]
 
@@ -69,26 +71,32 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
     with _locked(server) as lock, _stopped_by_signals(), _daemons() as daemons:
         outside, inside = ports_in((server / "nginx.conf").read_text("utf-8"))
         environment = _prepare(server, inside)
+        admit(server)
 
-        def start(name: str, command: str) -> None:
+        def start(name: str, command: Sequence[str]) -> None:
             daemons[name] = subprocess.Popen(
-                command.split(),
+                command,
                 cwd=server,
                 env=environment,
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )
 
-        start("the SuperLink", f"{SUPERLINK} {inside}")
+        start("the SuperLink", f"{SUPERLINK} {inside}".split())
         _wait_for(inside, daemons)
         sites = _register(server, environment)
-        start("the SuperExec", f"{SUPEREXEC} 127.0.0.1:{inside}")
-        start("nginx", NGINX)
+        start("the SuperExec", f"{SUPEREXEC} 127.0.0.1:{inside}".split())
+        start("nginx", nginx_command())
         _wait_for(outside, daemons)
         on_start(sites)
         while True:
             _check_alive(daemons)
             time.sleep(POLL_SECONDS)
+
+
+def nginx_command() -> list[str]:
+    """Return how nginx is started in a server's folder."""
+    return [*NGINX.split(), *(AS_ROOT if os.geteuid() == 0 else [])]
 
 
 def _check_programs() -> None:

@@ -4,6 +4,7 @@
     server/ca.crt server.crt server.key
     server/nginx.conf                  the reverse proxy that is open to the outside
     server/nodes/SITE.pub              the public key of each site, to be registered
+    server/nodes/SITE.crt              the certificate by which nginx knows it
     server/nodes/SITE.revoked          a site that takes part no longer
     kits/SITE.tar.gz                   what a hospital gets, its private key included
 
@@ -21,11 +22,13 @@ from pathlib import Path
 from ctflow_fed.deployment.certificates import (
     authority_certificate,
     certificate_serves,
+    identity_text,
     load_key,
     new_key,
     node_key_text,
     node_public_text,
     server_certificate,
+    site_certificate,
     write_key,
 )
 from ctflow_fed.deployment.consortium import Consortium
@@ -58,6 +61,7 @@ Kit of {site} for the federation {name} at {host}:{port}
 ---------------------------------------------------------
 ca.crt     the authority that the server's certificate must come from
 site.key   what this site proves itself with: nobody but this site may have it
+site.pem   the same key with a certificate, for weights that are sent as files
 start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`; beside it
            grow flower/, of Flower, and state/, weights and what training goes on from
 
@@ -97,6 +101,7 @@ def provision(
     for site in consortium.sites:
         if site not in reissue and (nodes / f"{site}.revoked").exists():
             (nodes / f"{site}.pub").unlink(missing_ok=True)
+            (nodes / f"{site}.crt").unlink(missing_ok=True)
             (folder / "kits" / f"{site}.tar.gz").unlink(missing_ok=True)
     issued = [
         site
@@ -161,16 +166,20 @@ def _is_served(server: Path, host: str, issuer: bytes) -> bool:
 
 def _issue(consortium: Consortium, folder: Path, site: str) -> None:
     """Write the kit of a site, then its public key, which makes it valid."""
-    key, nodes = new_key(), folder / "server" / "nodes"
+    key, nodes, authority = new_key(), folder / "server" / "nodes", folder / "authority"
+    issuer, signer = (authority / "ca.crt").read_bytes(), load_key(authority / "ca.key")
+    certificate = site_certificate(key, site, signer, issuer)
     words = {"site": site, "name": consortium.name}
     words |= {"host": consortium.host, "port": str(consortium.port)}
     members = {
-        "ca.crt": ((folder / "authority" / "ca.crt").read_bytes(), 0o644),
+        "ca.crt": (issuer, 0o644),
         "site.key": (node_key_text(key), 0o600),
+        "site.pem": (identity_text(key, certificate), 0o600),
         "start.sh": (START.format(**words).encode(), 0o755),
         "README": (README.format(**words).encode(), 0o644),
     }
     write_private(folder / "kits" / f"{site}.tar.gz", _archive(site, members))
+    write_bytes(nodes / f"{site}.crt", certificate)
     write_bytes(nodes / f"{site}.pub", node_public_text(key) + f" {site}\n".encode())
     (nodes / f"{site}.revoked").unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from ctflow_fed.errors import PackageError
 from ctflow_fed.federation import check_site_name
 
-__all__ = ["read_registry"]
+__all__ = ["read_registry", "registered"]
 
 
 def read_registry(nodes: Path) -> dict[bytes, str]:
@@ -16,16 +16,21 @@ def read_registry(nodes: Path) -> dict[bytes, str]:
 
     A key is PEM, as Flower gives that of a node.
     """
+    return {_read_key(nodes / f"{site}.pub"): site for site in registered(nodes)}
+
+
+def registered(nodes: Path) -> list[str]:
+    """Return the sites that have a public key in a folder, without the revoked."""
     if not nodes.is_dir():
         raise PackageError(
             "expected the folder of the sites' public keys, got none; "
             "make it with: ctflow federation provision"
         )
-    return {
-        _read_key(path): check_site_name(path.stem)
+    return [
+        check_site_name(path.stem)
         for path in sorted(nodes.glob("*.pub"))
         if not path.with_suffix(".revoked").exists()
-    }
+    ]
 
 
 def _read_key(path: Path) -> bytes:

@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ctflow_fed.deployment.coordinator import nginx_command
 
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -90,3 +95,34 @@ def unbroken(
     code, stdout, stderr = federation.run(sites, out)
     assert code == 0, stderr
     return out, stdout + stderr
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A function that returns a port on which nothing listens."""
+
+    def free() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return free
+
+
+@pytest.fixture(scope="session")
+def start_nginx() -> Callable[[Path, int], "subprocess.Popen[bytes]"]:
+    """A function that starts the nginx of a server's folder and waits for its port."""
+
+    def start(server: Path, port: int) -> "subprocess.Popen[bytes]":
+        nginx = subprocess.Popen(nginx_command(), cwd=server, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 20
+        while _is_silent(port) and time.monotonic() < end:
+            time.sleep(0.05)
+        return nginx
+
+    return start
+
+
+def _is_silent(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -71,10 +71,11 @@ def test_a_kit_holds_what_a_site_needs_and_its_key_is_for_its_user_alone(provide
     kit = kit_of(provided, "north")
 
     expected = {
-        f"north/{name}" for name in ("ca.crt", "site.key", "start.sh", "README")
+        f"north/{name}"
+        for name in ("ca.crt", "site.key", "site.pem", "start.sh", "README")
     }
     assert set(kit) == expected
-    assert kit["north/site.key"][0] == 0o600
+    assert kit["north/site.key"][0] == kit["north/site.pem"][0] == 0o600
     assert kit["north/ca.crt"][1] == (provided / "server" / "ca.crt").read_bytes()
     assert fits(provided, "north")
     assert fits(provided, "east")
@@ -125,7 +126,8 @@ def test_a_kit_issued_anew_has_a_new_key_and_leaves_the_others_alone(tmp_path):
     provision(LUNG, tmp_path, reissue=["north"])
     after = contents(tmp_path)
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"kits/north.tar.gz", "server/nodes/north.pub"}
+    nodes = {"server/nodes/north.pub", "server/nodes/north.crt"}
+    assert changed == {"kits/north.tar.gz", *nodes}
     assert fits(tmp_path, "north")
 
 
@@ -137,12 +139,15 @@ def test_a_revoked_site_stays_out_until_it_is_issued_anew(tmp_path):
     assert provision(LUNG, tmp_path).issued == ()
     assert sorted(each.name for each in nodes.iterdir()) == [
         "east.revoked",
+        "north.crt",
         "north.pub",
     ]
     assert not (tmp_path / "kits" / "east.tar.gz").exists()
 
     provision(LUNG, tmp_path, reissue=["east"])
-    assert sorted(each.name for each in nodes.iterdir()) == ["east.pub", "north.pub"]
+    assert {each.name for each in nodes.iterdir()} == {
+        f"{site}.{end}" for site in ("east", "north") for end in ("crt", "pub")
+    }
 
 
 def test_a_call_that_ends_at_any_write_is_finished_by_the_same_call(
@@ -169,7 +174,7 @@ def test_a_call_that_ends_at_any_write_is_finished_by_the_same_call(
         assert (fits(folder, "north"), fits(folder, "east")) == (True, True)
         shake_hands(folder / "server", folder / "server" / "ca.crt", HOST)
         writes += 1
-    assert writes == 1 + 2 + 4 + 2 * 2  # address, authority, server, two for a site
+    assert writes == 1 + 2 + 4 + 2 * 3  # address, authority, server, three for a site
 
 
 def test_a_damaged_certificate_is_made_anew_and_a_damaged_key_refused(tmp_path):

@@ -4,16 +4,14 @@ import http.client
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
-from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.deployment.proxy import admit, nginx_config
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nginx") is None, reason="nginx is not installed"
@@ -35,14 +33,8 @@ class Everything(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def door(tmp_path_factory):
+def door(tmp_path_factory, free_port, start_nginx):
     """A port of nginx, and the authority that a client has to trust."""
     folder = tmp_path_factory.mktemp("consortium")
     port, inner = free_port(), ThreadingHTTPServer(("127.0.0.1", 0), Everything)
@@ -53,12 +45,8 @@ def door(tmp_path_factory):
     inner.socket = context.wrap_socket(inner.socket, server_side=True)
     threading.Thread(target=inner.serve_forever, daemon=True).start()
     (server / "nginx.conf").write_text(nginx_config(port, inner.server_port))
-    command = ["nginx", "-e", "stderr", "-p", str(server), "-c", "nginx.conf"]
-    nginx = subprocess.Popen(command, cwd=server, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 20
-    with socket.socket() as probe:
-        while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < end:
-            time.sleep(0.05)
+    admit(server)
+    nginx = start_nginx(server, port)
     yield port, server / "ca.crt"
     nginx.terminate()
     nginx.wait(timeout=20)
@@ -108,6 +96,10 @@ def test_a_large_answer_comes_whole(door):
         "/v1/control/list-runs%2f..%2f..%2ffleet/pull-object",
         "//v1/fleet/pull-object",
         "/v1/fleet/pull-object?x=/v1/control/list-runs",
+        "/v1/shards/",
+        "/v1/shards/down/",
+        "/v1/shards/up/north/000",
+        "/v1/shards/up/../down/00",
     ],
 )
 def test_nothing_else_is_reached_whatever_the_path_looks_like(door, path):
