@@ -51,4 +51,5 @@ def noisy(
     """
     noise = torch.from_numpy(randomness.standard_normal(len(total))).to(total.device)
     deviation = settings.noise_multiplier * settings.clip
-    return torch.add(total.double(), noise, alpha=deviation)
+    noised: Tensor = total.double() + deviation * noise
+    return noised

@@ -41,6 +41,7 @@ from ctflow_fed.training.settings import PrivacySettings, TrainSettings
 from ctflow_fed.training.step import batch_loss, trained_weights
 
 __all__ = [
+    "Descent",
     "PatientDraws",
     "PrivateFit",
     "fit_privately",
@@ -126,7 +127,7 @@ def private_steps(
     patients = store.by_patient()
     rate = _rate(len(patients), settings, ledger.settings)
     steps = _affordable(steps, rate, ledger)
-    descent = _Descent(network, optimizer, settings, ledger.settings)
+    descent = Descent(network, optimizer, settings, ledger.settings)
     for step in steps:
         if (step - steps.start) % BOOKED_STEPS == 0:
             ahead = min(BOOKED_STEPS, steps.stop - step)
@@ -153,7 +154,7 @@ def patient_gradient(
     return float(loss.detach()), torch.cat([part.flatten() for part in parts])
 
 
-class _Descent:
+class Descent:
     """The network on its way down, noisy step by noisy step."""
 
     def __init__(

@@ -43,7 +43,8 @@ from ctflow_fed.training import (
 from ctflow_fed.training.adapters import with_adapter
 from ctflow_fed.training.batch import draw_known
 from ctflow_fed.training.gaussian import clipped, noisy, poisson_sample
-from ctflow_fed.training.private import PatientDraws, patient_gradient
+from ctflow_fed.training.optimizer import optimizer_of
+from ctflow_fed.training.private import Descent, PatientDraws, patient_gradient
 from ctflow_fed.training.randomness import SystemRandomness
 from ctflow_fed.training.step import batch_loss, trained_weights
 from ctflow_fed.weights import weights_digest
@@ -128,7 +129,7 @@ def test_the_ledger_says_what_dp_accounting_says(tmp_path: Path):
 
 
 def test_the_budget_allows_the_last_step_within_it_and_no_more(tmp_path: Path):
-    ledger = PrivacyLedger(tmp_path / "privacy.json", PrivacySettings(epsilon=2.0))
+    ledger = PrivacyLedger(tmp_path / "privacy.json", PrivacySettings(epsilon=3.0))
     ledger.book(NoisySteps(1.0, 0.1, 5))
     allowed = ledger.affordable(NoisySteps(1.0, 0.1, 500))
 
@@ -136,7 +137,7 @@ def test_the_budget_allows_the_last_step_within_it_and_no_more(tmp_path: Path):
         return epsilon_of([NoisySteps(1.0, 0.1, 5 + steps)], 1e-5)
 
     assert 0 < allowed < 500
-    assert spent(allowed) <= 2.0 < spent(allowed + 1)
+    assert spent(allowed) <= 3.0 < spent(allowed + 1)
     assert ledger.affordable(NoisySteps(1.0, 0.1, allowed)) == allowed
 
 
@@ -195,39 +196,27 @@ def test_the_studies_of_one_patient_count_once(store: LatentStore, tmp_path: Pat
     assert all(len({r.patient for r in each.records}) == 1 for each in patients)
 
 
-def test_gradients_by_patient_are_those_of_opacus_where_it_can_take_them(
+def test_gradients_are_those_of_opacus_where_it_counts_clips_and_not_frames(
     store: LatentStore,
 ):
     network = _adapted()
-    settings = replace(SETTINGS, report_dropout=0.0)
-    patients = [store, store]  # two clips of one length
-    drawn = []
-    for seed in (0, 1):
-        generator = torch.Generator().manual_seed(seed)
-        batch = draw_known(patients[seed], replace(settings, batch_clips=1), generator)
-        drawn.append(batch)
-    assert drawn[0].data.shape == drawn[1].data.shape
+    one = replace(SETTINGS, batch_clips=1)
+    batch = draw_known(store, one, torch.Generator().manual_seed(0))
     weights = trained_weights(network)
 
-    def rows(model: torch.nn.Module, index: int) -> torch.Tensor:
+    def loss(model: torch.nn.Module) -> torch.Tensor:
         generator = torch.Generator().manual_seed(9)
-        return batch_loss(
-            model, drawn[index], store.channel_weights, settings, generator
-        )
+        scale = store.channel_weights
+        return batch_loss(model, batch, scale, SETTINGS, generator).sum()
 
-    expected = torch.autograd.grad(rows(network, 0).sum(), list(weights.values()))
-    wrapped = GradSampleModule(network, strict=False, loss_reduction="sum")
-    rows(wrapped, 0).sum().backward()
-    seen = {
-        name: value.grad_sample
-        for name, value in network.named_parameters()
-        if name in weights
-    }
-    one = {name for name, sample in seen.items() if len(sample) == 1}
-    assert {name for name in seen if ".attn" in name} == seen.keys() - one
-    for (name, value), own in zip(weights.items(), expected, strict=True):
-        assert torch.allclose(seen[name].sum(0), own, rtol=1e-3, atol=1e-6), name
-        assert value.shape == own.shape
+    expected = torch.autograd.grad(loss(network), list(weights.values()))
+    loss(GradSampleModule(network, strict=False, loss_reduction="sum")).backward()
+
+    samples = {name: value.grad_sample for name, value in weights.items()}
+    folded = {name for name, each in samples.items() if len(each) != 1}
+    assert folded == {name for name in samples if ".attn" in name}
+    for (name, sample), own in zip(samples.items(), expected, strict=True):
+        assert torch.allclose(sample.sum(0), own, rtol=1e-3, atol=1e-6), name
 
 
 def test_the_noise_has_the_stated_deviation():
@@ -237,7 +226,6 @@ def test_the_noise_has_the_stated_deviation():
 
     assert noise.std().item() == pytest.approx(1.5 * 0.2, rel=0.01)
     assert abs(noise.mean().item()) < 0.3 * 5 / math.sqrt(200_000)
-    assert noise.kurtosis().item() == 3 if hasattr(noise, "kurtosis") else True
     assert abs(torch.corrcoef(torch.stack([noise, other]))[0, 1]) < 0.02
 
 
@@ -281,22 +269,14 @@ def test_a_private_fit_moves_b_alone_and_books_what_it_took(
     assert second.epsilon == epsilon_of(ledger.events, 1e-5) > first.epsilon
 
 
-def test_a_step_that_samples_nobody_makes_noise_all_the_same(
-    store: LatentStore, tmp_path: Path
-):
-    settings = replace(SETTINGS, batch_clips=1)
-    many = _copied(store, tmp_path / "store", ["a", "b", "c"])
-    ledger = PrivacyLedger(tmp_path / "privacy.json", replace(PRIVACY, epsilon=500.0))
+def test_a_step_that_samples_nobody_makes_noise_all_the_same():
     network = _adapted()
     start = weights_digest(trained_weights(network))
-    digests = {start}
-    for number in range(12):  # nobody is sampled with a chance of 8/27 each time
-        fit_privately(
-            network, many, settings, ledger, steps=1, seed=0, round_number=number
-        )
-        digests.add(weights_digest(trained_weights(network)))
+    optimizer = optimizer_of(trained_weights(network), SETTINGS)
+    descent = Descent(network, optimizer, SETTINGS, PRIVACY)
 
-    assert len(digests) == 13
+    assert math.isnan(descent.take(0, [], PatientDraws(seed=0)))
+    assert weights_digest(trained_weights(network)) != start
 
 
 def _package(store: LatentStore, folder: Path) -> ModelPackage:
@@ -382,8 +362,8 @@ def test_private_training_needs_patients_an_adapter_and_a_small_delta(
     unknown = LatentStore.open(haar_store)
     with pytest.raises(StoreError, match="column patient"):
         fit_privately(_adapted(), unknown, SETTINGS, ledger, steps=1, seed=0)
+    many = replace(SETTINGS, batch_clips=4)
     with pytest.raises(SettingsError, match="expects 4 patients"):
-        many = replace(SETTINGS, batch_clips=4)
         fit_privately(_adapted(), store, many, ledger, steps=1, seed=0)
     with pytest.raises(SettingsError, match="adapter"):
         train(
