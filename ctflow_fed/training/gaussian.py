@@ -36,7 +36,8 @@ def clipped(
     norm = torch.linalg.vector_norm(gradient)
     if not torch.isfinite(norm):
         return torch.zeros_like(gradient)
-    return gradient * (clip / norm.clamp(min=clip))
+    shorter: Tensor = gradient * (clip / norm.clamp(min=clip))
+    return shorter
 
 
 def noisy(
