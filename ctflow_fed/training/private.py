@@ -5,7 +5,8 @@ and the gradient of its loss, clipped to a norm; noise joins the sum. The promis
 ledger needs that nothing else ties patients together:
 
 * a clip goes through the network alone. Libraries for gradients by example take the
-  first axis of every layer for the examples; ours holds frames, or places of a frame;
+  first axis of every layer for the examples; ours holds frames, or places of a frame.
+  On a CPU a clip takes no longer so than in a batch;
 * what is drawn of a patient is a function of (seed, round, site, step) and of that
   patient's studies, not of how many others there are or how long their volumes are;
 * the loss is a mean over one clip with the codec's weights, and the sum of gradients is

@@ -104,7 +104,7 @@ def test_a_study_is_stored_as_its_scan_and_its_report_are_encoded(hospital):
 
 
 def test_studies_of_one_patient_share_a_keyed_hash(hospital):
-    source, reports, out = hospital
+    _, reports, out = hospital
     rows = [
         ["MUELLER-ANNA", "P-17", TEXT],
         ["SCHMIDT-KARL", " P-17", TEXT],
