@@ -19,7 +19,7 @@ __all__ = ["command"]
     "--reports",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV with a column study and findings, impression or report.",
+    help="CSV with a column study and findings, impression or report; perhaps patient.",
 )
 @click.option(
     "--out",

@@ -1,10 +1,15 @@
 """``ctflow train``: one store, no federation."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ctflow_fed.training import PrivacySettings
 
 __all__ = ["command"]
 
@@ -33,6 +38,22 @@ __all__ = ["command"]
     is_flag=True,
     help="Compute activations twice in place of keeping them: less memory, slower.",
 )
+@click.option(
+    "--dp-epsilon",
+    type=float,
+    help="Train an adapter privately (DP-SGD by patient) until this much is spent.",
+)
+@click.option("--dp-delta", type=float, help="... at this delta.  [default: 1e-5]")
+@click.option(
+    "--dp-noise",
+    type=float,
+    help="Standard deviation of the noise, in units of --dp-clip.  [default: 1.0]",
+)
+@click.option(
+    "--dp-clip",
+    type=float,
+    help="Largest norm of what one patient adds to a step.  [default: 1.0]",
+)
 @start_options
 def command(
     site: Path,
@@ -43,6 +64,10 @@ def command(
     method: str,
     adapter_rank: int | None,
     checkpointing: bool,
+    dp_epsilon: float | None,
+    dp_delta: float | None,
+    dp_noise: float | None,
+    dp_clip: float | None,
     preset: str,
     init: Path | None,
     seed: int,
@@ -50,13 +75,16 @@ def command(
     """Train on one SITE (a store made by `ctflow intake`), without a federation.
 
     It is the baseline that federated runs are compared with. To resume, repeat the
-    command.
+    command. With --dp-epsilon, --batch-clips is the number of patients that a step
+    expects.
     """
     from ctflow_fed.ct.store import LatentStore
     from ctflow_fed.model import start_network
+    from ctflow_fed.model.package import read_provenance
     from ctflow_fed.training import AdapterSettings, TrainSettings, train
 
     adapter = None if adapter_rank is None else AdapterSettings(rank=adapter_rank)
+    privacy = _privacy(dp_epsilon, dp_delta, dp_noise, dp_clip)
     network, parent = start_network(preset, init, seed)
     settings_of = TrainSettings.ctflow if method == "ctflow" else TrainSettings
     settings = settings_of(
@@ -73,7 +101,32 @@ def command(
         seed=seed,
         parent=parent,
         adapter=adapter,
+        privacy=privacy,
     )
     if adapter is not None:
         click.echo(f"adapter: {out / 'adapter'}")
     click.echo(f"model: {model}")
+    if privacy is not None:
+        provenance, _ = read_provenance(model / "provenance.json")
+        click.echo(
+            f"privacy: epsilon {provenance.epsilon:.2f} of {privacy.epsilon:g} spent "
+            f"at delta {privacy.delta:g} in {provenance.steps} steps"
+        )
+
+
+def _privacy(
+    epsilon: float | None,
+    delta: float | None,
+    noise: float | None,
+    clip: float | None,
+) -> "PrivacySettings | None":
+    """Return the promise that was asked for; one without a budget is refused."""
+    from ctflow_fed.training import PrivacySettings
+
+    asked = {"delta": delta, "noise_multiplier": noise, "clip": clip}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if epsilon is not None:
+        return PrivacySettings(epsilon=epsilon, **given)
+    if given:
+        raise SettingsError("private training needs a budget; give it as --dp-epsilon")
+    return None

@@ -97,8 +97,9 @@ def intake(
     others go on; one that is in the store already is not read again, so that the same
     command resumes. The account is saved as ``intake.json`` in the store.
 
-    A study is known by its name at the site and by a keyed hash of it in the store; the
-    key, ``site.key``, is made there and never leaves the site.
+    A study is known by its name at the site and by a keyed hash of it in the store, and
+    so is its patient if the table has a column ``patient``; the key, ``site.key``, is
+    made there and never leaves the site.
 
     Raises ``InputError`` when ``source`` has no study, ``ReportTableError`` for a table
     that cannot be used and ``MismatchError`` when the store was made in another way.
@@ -140,8 +141,7 @@ class _Desk:
         if study.name in self._seen:
             return replace(study, reason="another study of the source has its name")
         self._seen.add(study.name)
-        digest = hmac.new(self._key, os.fsencode(study.name), hashlib.sha256)
-        study_id = digest.hexdigest()[:32]
+        study_id = self._hashed(study.name)
         if study_id in self.store:
             return replace(study, study_id=study_id)
         if report is None or report.problem:
@@ -165,7 +165,13 @@ class _Desk:
             spacing=squared.spacing,
             labels=report.labels,
             flags=squared.notes,
+            patient=report.patient and self._hashed(f"patient/{report.patient}"),
         )
+
+    def _hashed(self, name: str) -> str:
+        """Return the keyed hash of a name; no study has a name with a slash."""
+        digest = hmac.new(self._key, os.fsencode(name), hashlib.sha256)
+        return digest.hexdigest()[:32]
 
     def _open_store(self, out: Path) -> LatentStore:
         codec, size = self._codec, self._image_size

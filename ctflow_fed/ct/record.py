@@ -45,6 +45,8 @@ class StudyRecord:
     ``spacing`` is the distance of neighbouring slices, rows and columns of the volume
     that was encoded, in mm; ``labels`` has 0 or 1 for each finding; ``flags`` are short
     remarks for whoever selects studies; ``sha256`` is the digest of the study's file.
+    ``patient`` is the same for all studies of a patient, a keyed hash as the id is;
+    empty where the patient is not known.
     """
 
     study_id: str
@@ -53,10 +55,13 @@ class StudyRecord:
     labels: dict[str, int]
     flags: tuple[str, ...]
     sha256: str
+    patient: str = ""
 
     @classmethod
     def from_json(cls, value: object) -> "StudyRecord":
         """Check and read one line of the index, or raise ``StoreError``."""
+        if isinstance(value, dict):
+            value = {"patient": "", **value}  # older stores do not know it
         if not isinstance(value, dict) or not _fits(value, _RECORD):
             raise StoreError(
                 "this is no record of a study: it needs an id of up to 64 letters, "
@@ -104,6 +109,10 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str) and STUDY_ID.fullmatch(value) is not None
 
 
+def _is_patient(value: object) -> bool:
+    return value == "" or _is_id(value)
+
+
 def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
@@ -125,6 +134,7 @@ _RECORD: _Fields = {
     "labels": _is_labels,
     "flags": _is_flags,
     "sha256": _is_sha256,
+    "patient": _is_patient,
 }
 
 

@@ -20,11 +20,15 @@ LONGEST = 20_000  # characters; the longest report of CT-RATE has about 8,000
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one study; one with a ``problem`` cannot be used, and why."""
+    """The report of one study; one with a ``problem`` cannot be used, and why.
+
+    ``patient`` is what the table calls the patient, empty where it does not.
+    """
 
     text: str
     labels: dict[str, int] = field(default_factory=dict)
     problem: str = ""
+    patient: str = field(default="", repr=False)
 
 
 def read_reports(path: Path) -> dict[str, Report]:
@@ -33,7 +37,8 @@ def read_reports(path: Path) -> dict[str, Report]:
     The table is UTF-8 with commas and has a column ``study`` (the name of the folder,
     or of the NIfTI file without its ending) and one or more of ``findings``,
     ``impression`` and ``report``. If it has CT-RATE's 18 label columns they are taken
-    as they are, otherwise labels are read from the text (`labels_of`).
+    as they are, otherwise labels are read from the text (`labels_of`). A column
+    ``patient`` may tell which studies are of one patient.
 
     Raises ``ReportTableError`` when the table is not like that or names a study twice.
     A row that cannot be used is a `Report` with a problem, so that it costs one study;
@@ -100,9 +105,11 @@ def _report(row: dict[str, str | None], labelled: bool) -> Report:
         return Report("", problem="its report is empty")
     if len(text) > LONGEST:
         return Report("", problem=f"its report has more than {LONGEST} characters")
+    patient = normal_name(row.get("patient") or "")
     if not labelled:
-        return Report(text, labels_of(text))
+        return Report(text, labels_of(text), patient=patient)
     values = {name: (row[name] or "").strip() for name in FINDINGS}
     if not set(values.values()) <= {"0", "1"}:
         return Report("", problem="a label in its row is neither 0 nor 1")
-    return Report(text, {name: int(value) for name, value in values.items()})
+    labels = {name: int(value) for name, value in values.items()}
+    return Report(text, labels, patient=patient)

@@ -8,6 +8,7 @@
 No report text and no patient identifier is in it; a study has an id of its own.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -112,6 +113,28 @@ class LatentStore:
             self._sorted = tuple(order)
         return self._sorted
 
+    def by_patient(self) -> tuple["LatentStore", ...]:
+        """Return the store of each patient: the same files, fewer studies.
+
+        Raises ``StoreError`` where a study does not name its patient.
+        """
+        patients: dict[str, list[StudyRecord]] = {}
+        for record in self.records:
+            patients.setdefault(record.patient, []).append(record)
+        if "" in patients:
+            raise StoreError(
+                f"expected the patient of each study, {len(patients[''])} of "
+                f"{len(self)} have none; add a column patient to the table of reports "
+                "and take the studies in again into a new folder"
+            )
+        return tuple(self._only(records) for records in patients.values())
+
+    def _only(self, records: Sequence[StudyRecord]) -> "LatentStore":
+        part = copy.copy(self)
+        part._records = {record.study_id: record for record in records}
+        part._sorted = tuple(records)
+        return part
+
     def __contains__(self, study_id: str) -> bool:
         return study_id in self._records
 
@@ -127,6 +150,7 @@ class LatentStore:
         spacing: tuple[float, float, float],
         labels: dict[str, int],
         flags: tuple[str, ...] = (),
+        patient: str = "",
     ) -> StudyRecord:
         """Add one study: its tensors first, then its line in the index.
 
@@ -143,6 +167,7 @@ class LatentStore:
                 "labels": labels,
                 "flags": flags,
                 "sha256": hashlib.sha256(content).hexdigest(),
+                "patient": patient,
             }
         )
         if study_id in self._records:

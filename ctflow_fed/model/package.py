@@ -35,7 +35,8 @@ class Provenance:
     ``latent_size`` (height, width), ``slices`` and ``spacing`` (slice, row, column,
     mm) are those of a typical training volume; ``parent`` is the digest of the
     weights that training began with, empty for a fresh network; ``method`` is that of
-    training (`ctflow_fed.training.TrainSettings`), which decides how to sample.
+    training (`ctflow_fed.training.TrainSettings`), which decides how to sample. Private
+    training spent ``epsilon`` at ``delta`` of the patients of each site; none is none.
     """
 
     codec_id: str
@@ -49,10 +50,21 @@ class Provenance:
     sites: int = 1
     parent: str = ""
     method: str = "known"
+    epsilon: float | None = None
+    delta: float | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"the method of a model is {' or '.join(METHODS)}")
+        spent = (self.epsilon, self.delta)
+        if spent != (None, None) and not all(map(_is_spent, spent)):
+            raise SettingsError("epsilon and delta of a model are positive numbers")
+
+
+def _is_spent(value: object) -> bool:
+    """Tell whether a value can be an epsilon or a delta."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= 1e9  # type: ignore[operator]  # it is a number
 
 
 class ModelPackage(NamedTuple):
@@ -118,15 +130,18 @@ def read_provenance(path: Path) -> tuple[Provenance, str]:
         return Provenance(**_as_tuples(known)), digest
     except (TypeError, SettingsError) as error:
         raise PackageError(
-            f"{path.name} must hold sizes, spacing and slices as positive numbers, and "
-            f"the method {' or '.join(METHODS)}"
+            f"{path.name} must hold sizes, spacing and slices as positive numbers, "
+            f"the method {' or '.join(METHODS)}, and epsilon with delta or neither"
         ) from error
 
 
 def _read_fields(
     path: Path, owner: type[FMvTConfig] | type[Provenance], extra: dict[str, Any]
 ) -> dict[str, Any]:
-    """Read a JSON object that holds exactly the fields of ``owner`` and ``extra``."""
+    """Read a JSON object that holds exactly the fields of ``owner`` and ``extra``.
+
+    A field whose default is none may be absent.
+    """
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
@@ -134,6 +149,9 @@ def _read_fields(
             f"a model package needs {path.name}, which is missing or no JSON here"
         ) from error
     expected = {field.name: field.type for field in fields(owner)}
+    if isinstance(found, dict):
+        may_lack = (each.name for each in fields(owner) if each.default is None)
+        found = dict.fromkeys(may_lack) | found
     if not isinstance(found, dict) or set(found) != set(expected) | set(extra):
         raise PackageError(f"{path.name} of a model package has other keys than ours")
     for name, kind in expected.items():
@@ -183,11 +201,21 @@ A CTFlow-Fed generator of synthetic chest CT (FMvT, {millions:.1f} M parameters)
 | a slice | latents of {height} x {width}, pixels of {row_mm} x {col_mm} mm{unstated} |
 | codec | {_named(provenance.codec_id)} |
 | report encoder | {_named(provenance.encoder_id)} |
+| privacy | {_promise(provenance)} |
 
 **Use**: augmenting training sets, teaching, testing software. **Not for diagnosis.**
 A synthetic volume shows no patient; whether it repeats one has to be audited before
 volumes or weights are given away.
 """
+
+
+def _promise(provenance: Provenance) -> str:
+    epsilon, delta = provenance.epsilon, provenance.delta
+    if epsilon is None:
+        return "none was promised to the patients trained on"
+    return (
+        f"epsilon {epsilon:.2f} at delta {delta:g} for each patient, by this training"
+    )
 
 
 def _named(digest: str) -> str:

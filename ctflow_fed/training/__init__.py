@@ -1,6 +1,7 @@
 """Training of FMvT on a store of latents."""
 
-from ctflow_fed.training.adapters import load_adapter
+from ctflow_fed.training.adapters import freeze_a, load_adapter
+from ctflow_fed.training.audit import audited_epsilon
 from ctflow_fed.training.fit import (
     FitResult,
     check_channels,
@@ -10,18 +11,32 @@ from ctflow_fed.training.fit import (
 )
 from ctflow_fed.training.loop import train
 from ctflow_fed.training.merge import AdapterSettings
+from ctflow_fed.training.privacy_ledger import (
+    NoisySteps,
+    PrivacyLedger,
+    epsilon_of,
+)
+from ctflow_fed.training.private import PrivateFit, fit_privately
 from ctflow_fed.training.provenance import describe
-from ctflow_fed.training.settings import TrainSettings
+from ctflow_fed.training.settings import PrivacySettings, TrainSettings
 
 __all__ = [
     "AdapterSettings",
     "FitResult",
+    "NoisySteps",
+    "PrivacyLedger",
+    "PrivacySettings",
+    "PrivateFit",
     "TrainSettings",
+    "audited_epsilon",
     "check_channels",
     "check_origin",
     "describe",
+    "epsilon_of",
     "evaluate_loss",
     "fit",
+    "fit_privately",
+    "freeze_a",
     "load_adapter",
     "train",
 ]

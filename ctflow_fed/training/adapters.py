@@ -42,8 +42,10 @@ from ctflow_fed.training.merge import Adapter, AdapterSettings, merged
 from ctflow_fed.weights import weights_digest
 
 __all__ = [
+    "adapter_weights",
     "changes_of",
     "down_matrices",
+    "freeze_a",
     "load_adapter",
     "read_adapter",
     "save_adapter",
@@ -153,6 +155,27 @@ def with_up_matrices(
         elif value.requires_grad:
             value.add_(changes[name])
     return adapted
+
+
+def freeze_a(network: FMvT) -> None:
+    """Let a copy with an adapter train the B matrices and nothing else (FFA-LoRA).
+
+    A stays what the seed made it, so that the update is linear in what is trained:
+    averages are exact and noise is not squared (arXiv 2403.12313). Our extensions of a
+    released network are frozen too.
+    """
+    for name, value in network.named_parameters():
+        value.requires_grad_(name.endswith(f".lora_B{PEFT_SUFFIX}"))
+
+
+def adapter_weights(network: FMvT) -> dict[str, Tensor]:
+    """Return all weights of the adapter in a copy, trained or frozen."""
+    released = network.config.released
+    return {
+        name: value.detach()
+        for name, value in network.named_parameters()
+        if ".lora_" in name or (released and is_extension(name))
+    }
 
 
 def changes_of(weights: Mapping[str, Tensor], base: FMvT) -> dict[str, Tensor]:

@@ -2,15 +2,17 @@
 
 import json
 import logging
+import math
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.errors import MismatchError, SettingsError
+from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.files import digest_of, write_text
 from ctflow_fed.model import (
     FMvT,
@@ -19,7 +21,9 @@ from ctflow_fed.model import (
     save_package,
 )
 from ctflow_fed.training.adapters import (
+    adapter_weights,
     changes_of,
+    freeze_a,
     load_adapter,
     save_adapter,
     with_adapter,
@@ -29,8 +33,10 @@ from ctflow_fed.training.fit import check_origin, check_store
 from ctflow_fed.training.merge import Adapter, AdapterSettings
 from ctflow_fed.training.optimizer import optimizer_of
 from ctflow_fed.training.prefetch import drawn_ahead
+from ctflow_fed.training.privacy_ledger import PrivacyLedger
+from ctflow_fed.training.private import PatientDraws, private_steps
 from ctflow_fed.training.provenance import describe
-from ctflow_fed.training.settings import TrainSettings
+from ctflow_fed.training.settings import PrivacySettings, TrainSettings
 from ctflow_fed.training.step import (
     step_generator,
     train_step,
@@ -46,7 +52,7 @@ CHECKPOINT_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-def train(
+def train(  # noqa: PLR0913 - each is a choice of its own
     network: FMvT,
     store: LatentStore,
     out: Path,
@@ -56,6 +62,7 @@ def train(
     seed: int,
     parent: ModelPackage | None = None,
     adapter: AdapterSettings | None = None,
+    privacy: PrivacySettings | None = None,
 ) -> Path:
     """Train ``network`` up to ``steps`` steps and return the folder of the model.
 
@@ -66,12 +73,17 @@ def train(
     trained; ``out`` gets it as ``adapter/`` too, and ``model/`` is ``parent`` with it
     merged. A run that was killed goes on with the same command and ends, on the same
     CPU, with the weights of an unbroken run; it goes on when ``steps`` is raised.
+
+    With ``privacy``, the B matrices of an adapter are trained by DP-SGD; ``out`` gets
+    ``privacy.json``, the ledger, and training ends where the budget does. A run that
+    was killed goes on without ever counting less than it spent, but with other noise.
     """
     check_store(network, store)
     if parent is not None:
         check_origin(parent.provenance, store.header)
-    job = _job(network, store, settings, seed, adapter)
+    job = _job(network, store, settings, seed, adapter, privacy)
     trained = network if adapter is None else _adapted(network, parent, adapter, seed)
+    ledger = _private(trained, out, adapter, privacy)
     state = _begin(trained.to(default_device()), settings)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -81,15 +93,25 @@ def train(
             f"this run is at step {state.step} already; ask for more than that, or "
             "choose another folder"
         )
+    if ledger is not None and ledger.steps < state.step:
+        raise StoreError(
+            f"expected a ledger of {state.step} noisy steps in privacy.json, found "
+            f"{ledger.steps}; restore it, or begin in a new folder"
+        )
     _keep_lines(out / "train.jsonl", state.step)
-    _run(state, store, settings, steps=steps, seed=seed, job=job, out=out)
+    losses = _losses(state, store, settings, range(state.step, steps), seed, ledger)
+    _run(state, losses, settings, steps=steps, job=job, out=out)
 
     digest = parent.digest if parent is not None else ""
     provenance = describe(
-        store, steps=steps, seed=seed, parent=digest, method=settings.method
+        store, steps=state.step, seed=seed, parent=digest, method=settings.method
     )
+    if ledger is not None:
+        spent, delta = ledger.epsilon(), ledger.settings.delta
+        provenance = replace(provenance, epsilon=spent, delta=delta)
     if adapter is not None and parent is not None:
-        changes = changes_of(state.average, network)
+        weights = adapter_weights(state.network) | state.average
+        changes = changes_of(weights, network)
         save_adapter(out / "adapter", Adapter(adapter, digest, changes, provenance))
         averaged = load_adapter(parent, out / "adapter").network
     else:
@@ -111,15 +133,40 @@ def _adapted(
     return with_adapter(network, adapter, seed)
 
 
+def _private(
+    adapted: FMvT,
+    out: Path,
+    adapter: AdapterSettings | None,
+    privacy: PrivacySettings | None,
+) -> PrivacyLedger | None:
+    """Open the ledger of a private run, and let it train no more than it should."""
+    if privacy is None:
+        return None
+    if adapter is None:
+        raise SettingsError(
+            "private training needs an adapter, because noise grows with the number of "
+            "weights; give its rank with --adapter-rank"
+        )
+    freeze_a(adapted)
+    return PrivacyLedger(out / "privacy.json", privacy)
+
+
 def _job(
     network: FMvT,
     store: LatentStore,
     settings: TrainSettings,
     seed: int,
     adapter: AdapterSettings | None,
+    privacy: PrivacySettings | None,
 ) -> str:
-    """Name everything that the weights of a run depend on."""
+    """Name everything that the weights of a run depend on.
+
+    The budget of a private run is none of it: it may be raised, as steps may.
+    """
     adapted = {} if adapter is None else {"adapter": asdict(adapter)}
+    if privacy is not None:
+        noise, clip = privacy.noise_multiplier, privacy.clip
+        adapted["privacy"] = {"noise_multiplier": noise, "clip": clip}
     return digest_of(
         {
             **adapted,
@@ -139,35 +186,53 @@ def _begin(network: FMvT, settings: TrainSettings) -> TrainState:
     return TrainState(network.train(), optimizer_of(weights, settings), average)
 
 
-def _run(
+def _losses(
     state: TrainState,
     store: LatentStore,
     settings: TrainSettings,
+    left: range,
+    seed: int,
+    ledger: PrivacyLedger | None,
+) -> Iterator[float]:
+    """Take the steps that are left, yielding the loss of each."""
+    network, optimizer = state.network, state.optimizer
+    if ledger is not None:
+        yield from private_steps(
+            network, optimizer, store, settings, ledger, left, PatientDraws(seed)
+        )
+        return
+    generator_of = partial(step_generator, seed, 0, "")
+    for drawn in drawn_ahead(store, settings, left, generator_of):
+        yield train_step(network, optimizer, drawn, store.channel_weights, settings)
+
+
+def _run(
+    state: TrainState,
+    losses: Iterator[float],
+    settings: TrainSettings,
     *,
     steps: int,
-    seed: int,
     job: str,
     out: Path,
 ) -> None:
-    """Take the steps that are left; save the state now and then and in the end."""
+    """Take the steps that come; save the state now and then and in the end."""
     out.mkdir(parents=True, exist_ok=True)
-    saved, weights = time.monotonic(), store.channel_weights
-    left = range(state.step, steps)
-    batches = drawn_ahead(store, settings, left, partial(step_generator, seed, 0, ""))
+    saved = time.monotonic()
     bar = tqdm(total=steps, initial=state.step, desc="train", unit="step", disable=None)
     with bar, (out / "train.jsonl").open("a", encoding="utf-8") as lines:
-        for drawn in batches:
-            loss = train_step(state.network, state.optimizer, drawn, weights, settings)
+        for loss in losses:
             state.step += 1
             state.update_average(settings.ema_decay)
-            lines.write(json.dumps({"step": state.step, "loss": round(loss, 6)}) + "\n")
+            shown = None if math.isnan(loss) else round(loss, 6)
+            lines.write(json.dumps({"step": state.step, "loss": shown}) + "\n")
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update()
-            if state.step == steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 lines.flush()
                 save_state(out / "checkpoint.safetensors", state, job)
                 saved = time.monotonic()
                 log.info("step %d of %d, loss %.4f", state.step, steps, loss)
+    save_state(out / "checkpoint.safetensors", state, job)
 
 
 def _keep_lines(path: Path, step: int) -> None:

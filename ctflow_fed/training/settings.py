@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.model.package import METHODS
 
-__all__ = ["METHODS", "TrainSettings"]
+__all__ = ["METHODS", "PrivacySettings", "TrainSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,30 @@ class TrainSettings:
         """Return the settings of the paper's method, some of them changed."""
         known = {"context_noise": 0.05, "time_shift": 1.0}
         return cls(method="ctflow", **{**known, **changes})  # type: ignore[arg-type]  # each float is of a float field
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySettings:
+    """What a site promises its patients: DP-SGD, patient by patient.
+
+    Whoever sees the trained weights can hardly tell whether any one patient was among
+    those trained on: adding or removing all studies of a patient makes no outcome more
+    than ``e^epsilon`` times as likely, but for a chance of ``delta``. ``epsilon`` is
+    the budget; training ends before it would spend more. ``clip`` is the largest L2
+    norm of what one patient adds to a step; the noise on the sum has
+    ``noise_multiplier`` times that as its standard deviation.
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    noise_multiplier: float = 1.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _within("epsilon", self.epsilon, 1e-3, 1e3)
+        _within("delta", self.delta, 1e-15, 1e-2)
+        _within("noise_multiplier", self.noise_multiplier, 0.1, 1e3)
+        _within("clip", self.clip, 1e-6, 1e6)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

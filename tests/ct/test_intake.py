@@ -103,6 +103,25 @@ def test_a_study_is_stored_as_its_scan_and_its_report_are_encoded(hospital):
     assert torch.equal(store.tokens(study_id), tokens.tokens[0].half().float())
 
 
+def test_studies_of_one_patient_share_a_keyed_hash(hospital):
+    _, reports, out = hospital
+    rows = [
+        ["MUELLER-ANNA", "P-17", TEXT],
+        ["SCHMIDT-KARL", " P-17", TEXT],
+        ["WEBER-PAUL", "MUELLER-ANNA", TEXT],
+    ]
+    write_table(reports, rows, ("study", "patient", "report"))
+    taken = intake(*hospital, SMALL).taken
+
+    store = LatentStore.open(out)
+    patients = {record.study_id: record.patient for record in store.records}
+    first, second, third = (patients[study.study_id] for study in taken)
+    assert first == second != third
+    assert third != taken[0].study_id  # a patient is not taken for a study
+    assert sorted(len(each) for each in store.by_patient()) == [1, 2]
+    assert "P-17" not in (out / "index.jsonl").read_text()
+
+
 def test_no_name_and_no_word_of_a_report_is_in_the_store(hospital):
     account = intake(*hospital, SMALL)
 

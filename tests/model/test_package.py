@@ -93,6 +93,8 @@ def test_weights_of_another_size_are_refused(package: Path):
         ("provenance.json", "codec_id", None),
         ("provenance.json", "method", 1),
         ("provenance.json", "method", "another"),
+        ("provenance.json", "epsilon", 1.0),  # without a delta
+        ("provenance.json", "epsilon", "1"),
     ],
 )
 def test_a_value_of_a_wrong_kind_is_refused(
@@ -103,6 +105,14 @@ def test_a_value_of_a_wrong_kind_is_refused(
 
     with pytest.raises(PackageError):
         load_package(package)
+
+
+def test_a_package_from_before_privacy_was_noted_promises_none(package: Path):
+    content = json.loads((package / "provenance.json").read_text())
+    kept = {key: content[key] for key in content if key not in ("epsilon", "delta")}
+    (package / "provenance.json").write_text(json.dumps(kept))
+
+    assert load_package(package).provenance == KNOWN
 
 
 def test_a_folder_without_provenance_is_no_package(package: Path):

@@ -79,7 +79,7 @@ def _write(study: PhantomStudy, path: Path, population: Population, seed: int) -
         return
     scanner = population.scanner
     tags = SeriesTags(
-        patient_id=f"SYN-{seed:016x}",
+        patient_id=_patient_id(seed),
         sex=study.sex,
         age=study.age,
         study_description="Chest phantom",
@@ -90,6 +90,10 @@ def _write(study: PhantomStudy, path: Path, population: Population, seed: int) -
     write_series(study.volume, path, seed=seed, tags=tags)
 
 
+def _patient_id(seed: int) -> str:
+    return f"SYN-{seed:016x}"
+
+
 def _row(name: str, seed: int, present: tuple[str, ...]) -> dict[str, str | int]:
     """One line of the table of reports."""
     labels = {finding: int(finding in present) for finding in FINDINGS}
@@ -97,6 +101,7 @@ def _row(name: str, seed: int, present: tuple[str, ...]) -> dict[str, str | int]
     patient = patient_of(seed)
     return {
         "study": name,
+        "patient": _patient_id(seed),
         "findings": findings,
         "impression": impression,
         "age": patient.age,

@@ -46,8 +46,9 @@ def test_the_table_joins_every_study_to_its_report_and_labels(tmp_path, tiny):
     write_studies(tmp_path, tiny, 3, 0, "nifti")
     rows = table(tmp_path)
     assert [row["study"] for row in rows] == ["study-0001", "study-0002", "study-0003"]
-    assert list(rows[0])[:5] == ["study", "findings", "impression", "age", "sex"]
-    assert list(rows[0])[5:] == list(FINDINGS)
+    assert list(rows[0])[:4] == ["study", "patient", "findings", "impression"]
+    assert len({row["patient"] for row in rows}) == len(rows)
+    assert list(rows[0])[6:] == list(FINDINGS)
     for row in rows:
         assert {row[name] for name in FINDINGS} <= {"0", "1"}
         assert len(row["findings"]) > 200
