@@ -62,7 +62,7 @@ def commitment_of(seed: bytes) -> bytes:
 def read_advertisements(
     wires: Mapping[str, Wire], registry: Registry, terms: Terms
 ) -> dict[str, Advertisement]:
-    """Return what sites advertise; unknown, broken or unsigned raises ``UpdateError``."""
+    """Return what sites advertise; what they did not sign raises ``UpdateError``."""
     return {site: _read(site, wires[site], registry, terms) for site in sorted(wires)}
 
 

@@ -196,7 +196,7 @@ class SecureSite:
     def _masked(
         self, arrays: Arrays, state: SiteState, peers: list[str]
     ) -> Iterator[tuple[str, NDArray[np.uint32]]]:
-        """Yield ``y_u = x_u + PRG(b_u) +- PRG(s_uv)`` of each array (Sec. 4, Fig. 4)."""
+        """Yield ``y_u = x_u + PRG(b_u) +- PRG(s_uv)`` of each array (Sec. 4)."""
         found = _advertised(state)
         seed = derive(state.seed, self.terms.context("self", self.site))
         keys = {
