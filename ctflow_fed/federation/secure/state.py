@@ -47,8 +47,11 @@ class SiteState:
             value = json.loads(content)
             state = cls(
                 step=value["step"],
-                **{key: bytes.fromhex(value[key]) for key in SECRETS},
-                **{key: _lists(value[key]) for key in LISTS},
+                cipher_secret=bytes.fromhex(value["cipher_secret"]),
+                mask_secret=bytes.fromhex(value["mask_secret"]),
+                seed=bytes.fromhex(value["seed"]),
+                advertisements=_lists(value["advertisements"]),
+                received=_lists(value["received"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             state = None
@@ -58,10 +61,6 @@ class SiteState:
                 "repeat the round as another attempt"
             )
         return state
-
-
-SECRETS = ("cipher_secret", "mask_secret", "seed")
-LISTS = ("advertisements", "received")
 
 
 def _lists(value: dict[str, list[str]]) -> dict[str, list[bytes]]:
