@@ -1,6 +1,6 @@
 """Which app bundles a site runs: those whose SHA-256 a person there has approved.
 
-    approved     one digest a line; a line that is taken out withdraws the approval
+approved     one digest a line; a line that is taken out withdraws the approval
 """
 
 import base64

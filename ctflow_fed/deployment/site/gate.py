@@ -5,8 +5,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import time
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.policy import POLICY, Policy
@@ -91,7 +93,7 @@ class WireLike:
     stype: str
     pieces: tuple[bytes | memoryview, ...]
 
-    def values(self) -> np.ndarray:
+    def values(self) -> NDArray[np.float32]:
         """Return the numbers, float32, of one axis."""
         return np.frombuffer(b"".join(self.pieces), "<f4")
 
@@ -117,7 +119,7 @@ def read_order(values: object) -> Order:
             payload=_of(values, "payload", str, "weights"),
             base=_of(values, "base", str, ""),
             sites=_of(values, "sites", int, 0),
-            secure=_of(values, "secure_aggregation", bool, False),  # noqa: FBT003  # a default
+            secure=_of(values, "secure_aggregation", bool, False),
         )
     except (AttributeError, TypeError, ValueError, RecursionError):
         raise UpdateError("expected an order of a round, got one of ours not") from None
@@ -126,7 +128,7 @@ def read_order(values: object) -> Order:
     return order
 
 
-def _of(values: Mapping[str, object], key: str, kind: type, default: object) -> "Any":  # type: ignore[name-defined]  # noqa: F821
+def _of(values: Mapping[str, object], key: str, kind: type, default: object) -> Any:  # noqa: ANN401  # of the kind
     value = values.get(key, default)
     if type(value) is not kind:
         raise TypeError
@@ -141,12 +143,16 @@ def check_order(
     ``now`` is the local time. Raises ``UpdateError``.
     """
     _check_metrics(policy, kind)
-    _within("minimum_studies", store.studies >= policy.minimum_studies, "a larger store")
+    if store.studies < policy.minimum_studies:
+        what = f"{policy.minimum_studies} required, the site's store has fewer"
+        raise _refused("minimum_studies", what)
     if policy.hours is not None and now not in policy.hours:
         span = f"{policy.hours.begin:%H:%M}-{policy.hours.end:%H:%M}"
         raise _refused("hours", f"{span} allowed, the order came at another time")
     if order.payload not in policy.payloads:
-        raise _refused("payloads", f"{_listed(policy.payloads)} allowed, not the order's")
+        raise _refused(
+            "payloads", f"{_listed(policy.payloads)} allowed, not the order's"
+        )
     if (order.payload == "adapter" or order.base) and (
         order.base not in policy.base_models
     ):
@@ -184,11 +190,6 @@ def _check_amount(policy: Policy, order: Order, used: Spent, store: Holdings) ->
         if got > allowed:
             what = f"{allowed:g} allowed, the order asks for {got:.6g}"
             raise _refused(line, what if line == "steps" else f"{what} in all")
-
-
-def _within(line: str, is_so: bool, remedy: str) -> None:  # noqa: FBT001  # a predicate
-    if not is_so:
-        raise _refused(line, f"the site's store has too few; it takes {remedy}")
 
 
 def check_size(policy: Policy, size: int) -> None:
@@ -299,7 +300,7 @@ def _form(array: WireLike) -> tuple[str, tuple[int, ...], bool]:
     return array.dtype, array.shape, array.dtype == "float32" and array.stype == RAW
 
 
-def _squares(values: np.ndarray) -> float:
+def _squares(values: NDArray[np.float32]) -> float:
     with np.errstate(over="ignore"):
         return float(np.square(values, dtype=np.float64).sum())
 
