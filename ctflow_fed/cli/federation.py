@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctflow_fed.cli.site import command as site_command
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.cli.site import command as site_command
 from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:

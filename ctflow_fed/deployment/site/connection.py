@@ -179,10 +179,8 @@ class GatedConnection:
         question.order = order = read_order(content.records.get("order"))
         if "arrays" in content.arrays:
             self._weights = (order.start, content.arrays["arrays"])
-        holdings, used = (
-            self._site.holdings(),
-            spent(self._site.past(), question.bundle),
-        )
+        holdings = self._site.holdings()
+        used = spent(self._site.past(), question.bundle)
         policy, now = self._site.policy, datetime.now().time()  # the site's
         check_order(policy, kind, order, used, holdings, now)
 

@@ -39,7 +39,9 @@ RECORDS = {
 
 FACTS = {"version", "site", "header", "studies", "slices", "spacing"}
 RECEIPT = {"version", "round", "start", "site", "codec", "encoder"}
-NEEDED = {"train": ("num-examples", "loss-first", "loss-last")}
+NEEDED: dict[str, tuple[str, ...]] = {
+    "train": ("num-examples", "loss-first", "loss-last")
+}
 NEEDED["evaluate"] = ("num-examples", "loss")
 LONGEST_TEXT = 4000
 LONGEST_REASON = 400
@@ -307,7 +309,3 @@ def _squares(values: NDArray[np.float32]) -> float:
 
 def _refused(line: str, what: str) -> UpdateError:
     return UpdateError(f"{POLICY}, {line}: {what}")
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words) or "nothing"

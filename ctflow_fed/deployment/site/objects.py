@@ -23,7 +23,10 @@ from ctflow_fed.errors import UpdateError
 
 __all__ = ["Content", "Parcel", "parcel_of", "read_content"]
 
-SMALL = {"ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
+SMALL: dict[str, type[ConfigRecord] | type[MetricRecord]] = {
+    "ConfigRecord": ConfigRecord,
+    "MetricRecord": MetricRecord,
+}
 Objects = Mapping[str, bytes]
 
 
