@@ -40,9 +40,11 @@ RECORDS = {
 FACTS = {"version", "site", "header", "studies", "slices", "spacing"}
 RECEIPT = {"version", "round", "start", "site", "codec", "encoder"}
 NEEDED: dict[str, tuple[str, ...]] = {
-    "train": ("num-examples", "loss-first", "loss-last")
+    "train": ("num-examples", "loss-first", "loss-last"),
+    "evaluate": ("num-examples", "loss"),
 }
-NEEDED["evaluate"] = ("num-examples", "loss")
+"""The metrics of an answer, without which the server cannot use it."""
+
 LONGEST_TEXT = 4000
 LONGEST_REASON = 400
 CLIP_SLICES = 16
@@ -152,9 +154,8 @@ def check_order(
         span = f"{policy.hours.begin:%H:%M}-{policy.hours.end:%H:%M}"
         raise _refused("hours", f"{span} allowed, the order came at another time")
     if order.payload not in policy.payloads:
-        raise _refused(
-            "payloads", f"{_listed(policy.payloads)} allowed, not the order's"
-        )
+        allowed = ", ".join(policy.payloads) or "nothing"
+        raise _refused("payloads", f"{allowed} allowed, the order has another")
     if (order.payload == "adapter" or order.base) and (
         order.base not in policy.base_models
     ):
