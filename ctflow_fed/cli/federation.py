@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.cli.site import command as site_command
 from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ __all__ = ["command"]
 @click.group("federation")
 def command() -> None:
     """Train one generator at several sites; only weights leave a site."""
+
+
+command.add_command(site_command)
 
 
 @command.command("provision")

@@ -13,6 +13,7 @@ there; its kit is in place by then, and may be removed once it was handed over.
 """
 
 import io
+import json
 import tarfile
 import time
 from collections.abc import Collection
@@ -33,6 +34,7 @@ from ctflow_fed.deployment.certificates import (
 )
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.deployment.site.policy import SITE_TOML
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.files import write_atomically, write_bytes, write_private, write_text
 
@@ -41,19 +43,7 @@ __all__ = ["Provision", "provision"]
 START = """\
 #!/bin/sh
 # Take part in the federation with the store of latents that is named.
-set -eu
-[ $# -eq 1 ] || {{ echo "usage: $0 STORE (made by ctflow intake)" >&2; exit 2; }}
-store=$(realpath -e -- "$1")
-cd -- "$(dirname -- "$0")"
-case $store$PWD in
-  *[\\"\\\\]*) echo "a path has a quote or backslash in it" >&2; exit 2 ;;
-esac
-export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_HOME="$PWD/flower"
-export NO_PROXY="127.0.0.1,localhost${{NO_PROXY:+,$NO_PROXY}}"
-exec flower-supernode --superlink {host}:{port} --root-certificates ca.crt \\
-  --auth-supernode-private-key site.key \\
-  --node-config "site=\\"{site}\\" store=\\"$store\\" state=\\"$PWD/state\\""
+exec ctflow federation site --kit "$(dirname -- "$0")" --store "$@"
 """
 
 README = """\
@@ -62,11 +52,19 @@ Kit of {site} for the federation {name} at {host}:{port}
 ca.crt     the authority that the server's certificate must come from
 site.key   what this site proves itself with: nobody but this site may have it
 site.pem   the same key with a certificate, for weights that are sent as files
+kit.json   the name of this site and the address of the server
+site.toml  what this site allows: yours to change, line by line
 start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`; beside it
            grow flower/, of Flower, and state/, weights and what training goes on from
 
-Install ctflow-fed[federation] in the version of the coordinator, keep the clock with
-NTP, and run start.sh as a user of its own under a service manager that restarts it.
+Install ctflow-fed[federation] in the version of the coordinator and keep the clock with
+NTP. Read site.toml, then approve the programs that will run here, and start:
+
+    ctflow federation site approve --kit {site}
+    {site}/start.sh STORE
+
+Run it as a user of its own under a service manager that restarts it. All that comes,
+leaves and is refused is in audit.jsonl: ctflow federation site audit --kit {site}
 Whoever may have seen site.key: ask the coordinator for a new kit.
 """
 
@@ -175,13 +173,20 @@ def _issue(consortium: Consortium, folder: Path, site: str) -> None:
         "ca.crt": (issuer, 0o644),
         "site.key": (node_key_text(key), 0o600),
         "site.pem": (identity_text(key, certificate), 0o600),
-        "start.sh": (START.format(**words).encode(), 0o755),
+        "kit.json": (_kit(consortium, site), 0o644),
+        "site.toml": (SITE_TOML.encode(), 0o644),
+        "start.sh": (START.encode(), 0o755),
         "README": (README.format(**words).encode(), 0o644),
     }
     write_private(folder / "kits" / f"{site}.tar.gz", _archive(site, members))
     write_bytes(nodes / f"{site}.crt", certificate)
     write_bytes(nodes / f"{site}.pub", node_public_text(key) + f" {site}\n".encode())
     (nodes / f"{site}.revoked").unlink(missing_ok=True)
+
+
+def _kit(consortium: Consortium, site: str) -> bytes:
+    address = f"{consortium.host}:{consortium.port}"
+    return json.dumps({"site": site, "server": address}).encode() + b"\n"
 
 
 def _archive(site: str, members: dict[str, tuple[bytes, int]]) -> bytes:

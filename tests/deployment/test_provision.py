@@ -2,7 +2,6 @@
 
 import io
 import ssl
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -16,6 +15,9 @@ from ctflow_fed.deployment.provision import provision
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 
 HOST = "fed.example.org"
+FILES = (
+    *("ca.crt", "site.key", "site.pem", "kit.json", "site.toml", "start.sh", "README"),
+)
 LUNG = Consortium("lung", HOST, 8443, ("north", "east"))
 TEXT = f'name = "lung"\nhost = "{HOST}"\nport = 8443\nsites = ["north", "east"]\n'
 
@@ -70,10 +72,7 @@ def shake_hands(server: Path, authority: Path, host: str) -> None:
 def test_a_kit_holds_what_a_site_needs_and_its_key_is_for_its_user_alone(provided):
     kit = kit_of(provided, "north")
 
-    expected = {
-        f"north/{name}"
-        for name in ("ca.crt", "site.key", "site.pem", "start.sh", "README")
-    }
+    expected = {f"north/{name}" for name in FILES}
     assert set(kit) == expected
     assert kit["north/site.key"][0] == kit["north/site.pem"][0] == 0o600
     assert kit["north/ca.crt"][1] == (provided / "server" / "ca.crt").read_bytes()
@@ -237,21 +236,6 @@ def test_a_description_that_is_none_is_refused(tmp_path, old, new):
 
     with pytest.raises(SettingsError):
         read_consortium(path)
-
-
-def test_the_start_command_names_a_store_or_says_how(provided, tmp_path):
-    (tmp_path / "start.sh").write_bytes(kit_of(provided, "north")["north/start.sh"][1])
-    command = ["sh", str(tmp_path / "start.sh")]
-    quoted = tmp_path / 'a"b'
-    quoted.mkdir()
-
-    bare = subprocess.run(command, check=False, capture_output=True, text=True)
-    odd = subprocess.run(
-        [*command, str(quoted)], check=False, capture_output=True, text=True
-    )
-    assert (bare.returncode, odd.returncode) == (2, 2)
-    assert "usage" in bare.stderr
-    assert "quote" in odd.stderr
 
 
 def test_the_command_says_what_is_new(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.deployment.site.audit import AuditLog
 from ctflow_fed.model import load_package
 
 pytestmark = [
@@ -89,16 +90,19 @@ def start_site(server: Server, site: str, store: Path, root: Path):
     """Start a site with the start.sh of its kit, on a port that is free here."""
     with tarfile.open(server.folder / "kits" / f"{site}.tar.gz") as kit:
         kit.extractall(root, filter="data")
-    wrapper = root / f"bin-{site}" / "flower-supernode"
-    wrapper.parent.mkdir()
-    real = shutil.which("flower-supernode", path=server.environment["PATH"])
-    wrapper.write_text(f'#!/bin/sh\nexec {real} "$@" --port {free_port()}\n')
-    wrapper.chmod(0o755)
-    path = f"{wrapper.parent}{os.pathsep}{server.environment['PATH']}"
+    allowed = root / site / "site.toml"
+    few = allowed.read_text().replace("minimum_studies = 5", "minimum_studies = 1")
+    allowed.write_text(few)
+    subprocess.run(
+        ["ctflow", "federation", "site", "approve", "--kit", str(root / site)],
+        env=server.environment,
+        check=True,
+        timeout=60,
+    )
     with (root / f"{site}.log").open("w") as log:
         return subprocess.Popen(
-            [str(root / site / "start.sh"), str(store)],
-            env={**server.environment, "PATH": path},
+            [str(root / site / "start.sh"), str(store), "--port", str(free_port())],
+            env=server.environment,
             stdout=log,
             stderr=log,
         )
@@ -151,6 +155,44 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
         timeout=60,
     ).stdout
     assert told.endswith(f"model: {out / 'model'}\na: up\nb: up\n")
+
+
+def submit(deployed, out: Path, steps: int) -> None:
+    command = ["ctflow", "federation", "run", "--server", str(deployed.folder)]
+    options = f"--rounds 1 --steps {steps} --preset nano --batch-clips 2 --out"
+    subprocess.run(
+        [*command, *options.split(), str(out)],
+        env=deployed.environment,
+        check=True,
+        timeout=60,
+    )
+
+
+def refusals(deployed, site: str) -> list:
+    log = AuditLog(deployed.folder.parent / site)
+    return [each for _, each in log.entries() if each.decision == "refused"]
+
+
+def test_a_site_refuses_an_order_that_asks_for_more_than_it_allows(deployed, tmp_path):
+    submit(deployed, tmp_path / "job", steps=3000)
+    until(lambda: refusals(deployed, "a") and refusals(deployed, "b"), deployed.log)
+
+    reason = "site.toml, steps: 2000 allowed, the order asks for 3000"
+    assert {each.reason for each in refusals(deployed, "a")} == {reason}
+    assert refusals(deployed, "a")[0].kind == "train"
+    until(lambda: reason in deployed.said(), deployed.log)
+
+
+def test_a_bundle_whose_approval_was_withdrawn_is_refused_and_named(deployed, tmp_path):
+    kit = deployed.folder.parent / "b"
+    (digest,) = (kit / "approved").read_text().split()
+    (kit / "approved").write_text("")
+    submit(deployed, tmp_path / "job", steps=2)
+    until(lambda: len(refusals(deployed, "b")) > 1, deployed.log)
+
+    assert refusals(deployed, "b")[-1].bundle == digest
+    assert "not approved" in refusals(deployed, "b")[-1].reason
+    assert AuditLog(kit).verify().sequence > 4
 
 
 def test_a_folder_has_one_server_at_a_time(deployed):

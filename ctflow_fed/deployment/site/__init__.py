@@ -1,0 +1,1 @@
+"""What a hospital decides for itself, enforced outside the bundle that it is sent."""

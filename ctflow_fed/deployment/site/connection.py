@@ -1,0 +1,296 @@
+"""The one place where messages pass between a SuperNode and its server, gated.
+
+Flower gives a SuperNode eight functions that speak with the server: `FLOWER` are the
+versions whose functions these are. Here a question is pulled whole and checked before
+the SuperNode sees it, and an answer is held back until all of it is there, checked and
+written anew. What is refused is answered with the reason; the SuperNode never sees it.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.run import Run
+
+from ctflow_fed.deployment.site.audit import Entry
+from ctflow_fed.deployment.site.gate import (
+    KINDS,
+    Order,
+    WireLike,
+    check_arrays,
+    check_order,
+    check_size,
+    clean_records,
+    read_order,
+    spent,
+)
+from ctflow_fed.deployment.site.objects import Content, Parcel, parcel_of, read_content
+from ctflow_fed.deployment.site.site import Site
+from ctflow_fed.errors import CTFlowError, UpdateError
+
+__all__ = ["FLOWER", "Flower", "GatedConnection"]
+
+FLOWER = ("1.41.", "1.42.")
+ERROR_TEXT = "the site could not answer; its own log has more"
+
+log = logging.getLogger(__name__)
+
+
+class Flower(NamedTuple):
+    """What `http_request_response` yields: how a SuperNode speaks with its server."""
+
+    node_id: int
+    receive: Callable[[], tuple[Message, ObjectTree] | None]
+    send: Callable[[Message, ObjectTree, float], tuple[set[str], str]]
+    get_run: Callable[[int], Run]
+    get_fab: Callable[[str, int], Fab]
+    pull_object: Callable[[int, str], bytes]
+    push_object: Callable[[int, str, str, bytes], None]
+    confirm_message_received: Callable[[int, str], None]
+
+
+@dataclass
+class _Question:
+    """The question that is being answered, with all of its objects."""
+
+    message: Message
+    bundle: str
+    objects: dict[str, bytes] = field(default_factory=dict)
+    order: Order | None = None
+
+
+@dataclass
+class _Answer:
+    """An answer that is held back until its last object is there."""
+
+    root: str
+    has_error: bool
+    seconds: float
+    missing: set[str]
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+
+class GatedConnection:
+    """The functions of a connection, with the site's gate in each of them."""
+
+    def __init__(self, flower: Flower, site: Site) -> None:
+        self._flower, self._site = flower, site
+        self._question: _Question | None = None
+        self._answer: _Answer | None = None
+        self._lock = threading.Lock()
+        self._runs: dict[int, tuple[Run, Fab, str]] = {}
+        self._weights: tuple[str, Mapping[str, WireLike]] = ("", {})
+
+    def functions(self) -> Flower:
+        """Return the functions that the SuperNode uses in place of Flower's."""
+        return Flower(
+            self._flower.node_id,
+            self.receive,
+            self.send,
+            lambda run_id: self._run(run_id)[0],
+            lambda _, run_id: self._run(run_id)[1],
+            self.pull_object,
+            self.push_object,
+            self._flower.confirm_message_received,
+        )
+
+    def receive(self) -> tuple[Message, ObjectTree] | None:
+        """Return a question that may pass; refuse another one and return nothing."""
+        received = self._flower.receive()
+        if received is None:
+            return None
+        message, tree = received
+        self._question = question = _Question(message, "")
+        try:
+            self._admit(question, tree)
+        except CTFlowError as error:
+            self._record("in", question, str(error))
+            self._flower.confirm_message_received(
+                message.metadata.run_id, message.metadata.message_id
+            )
+            self._refuse(question, str(error))
+            self._question = None
+            return None
+        self._record("in", question)
+        return received
+
+    def pull_object(self, _: int, identity: str) -> bytes:
+        """Return an object of the question, which is here already."""
+        if self._question is None:
+            raise RuntimeError("an object was asked for without a question")
+        return self._question.objects[identity]
+
+    def send(
+        self, message: Message, tree: ObjectTree, seconds: float
+    ) -> tuple[set[str], str]:
+        """Hold an answer back and ask for all of its objects."""
+        wanted = {each.object_id for each in iterate_object_tree(tree)}
+        root = tree.object_id
+        self._answer = _Answer(root, message.has_error(), seconds, set(wanted))
+        return wanted, ""
+
+    def push_object(self, _: int, __: str, identity: str, content: bytes) -> None:
+        """Take an object of the answer; the last one lets the answer go."""
+        with self._lock:
+            answer = self._answer
+            if answer is None or identity not in answer.missing:
+                raise RuntimeError("an object came that is of no answer")
+            answer.missing.discard(identity)
+            answer.objects[identity] = content
+            if not answer.missing:
+                self._answer = None
+                self._release(answer)
+
+    def _run(self, run_id: int) -> tuple[Run, Fab, str]:
+        """Return a run and its bundle as the server gives them, once, with its digest.
+
+        The bundle that is checked is the one that is installed.
+        """
+        if run_id not in self._runs:
+            run = self._flower.get_run(run_id)
+            fab = self._flower.get_fab(run.fab_hash, run_id)
+            digest = hashlib.sha256(fab.content).hexdigest()
+            self._runs = {run_id: (run, fab, digest)}
+        return self._runs[run_id]
+
+    def _admit(self, question: _Question, tree: ObjectTree) -> None:
+        """Check the bundle first, then all that came; raise ``CTFlowError``."""
+        run_id = question.message.metadata.run_id
+        run, fab, question.bundle = self._run(run_id)
+        if not (run.fab_hash == fab.hash_str == question.bundle):
+            raise UpdateError("the app bundle is not the one that the run names")
+        self._site.check_bundle(question.bundle)
+        kind = question.message.metadata.message_type
+        if kind not in KINDS:
+            raise UpdateError(f"expected a message of {', '.join(KINDS)}, got another")
+        question.objects = self._pull(run_id, tree)
+        if kind == "query":
+            return
+        content = read_content(tree.object_id, question.objects)
+        question.order = order = read_order(content.records.get("order"))
+        if "arrays" in content.arrays:
+            self._weights = (order.start, content.arrays["arrays"])
+        holdings = self._site.holdings()
+        used = spent(self._site.past(), question.bundle)
+        policy, now = self._site.policy, datetime.now().time()  # the site's
+        check_order(policy, kind, order, used, holdings, now)
+
+    def _pull(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
+        """Pull the objects of a question, and stop where they are too many bytes."""
+        size = 0
+
+        def pull(identity: str) -> bytes:
+            nonlocal size
+            content = self._flower.pull_object(run_id, identity)
+            with self._lock:
+                size += len(content)
+            check_size(self._site.policy, size)
+            return content
+
+        wanted = dict.fromkeys(each.object_id for each in iterate_object_tree(tree))
+        return pull_objects(list(wanted), pull)
+
+    def _release(self, answer: _Answer) -> None:
+        """Let an answer go as it may leave, or say in its place why not."""
+        question = self._question
+        if question is None:
+            raise RuntimeError("an answer came without a question")
+        try:
+            parcel = self._parcel(question, answer)
+            check_size(self._site.policy, parcel.bytes)
+        except CTFlowError as error:
+            self._record("out", question, str(error))
+            self._refuse(question, str(error), answer.seconds)
+        else:
+            self._record("out", question, parcel=parcel)
+            self._deliver(parcel, answer.seconds)
+        finally:
+            self._question = None
+
+    def _parcel(self, question: _Question, answer: _Answer) -> Parcel:
+        message = question.message
+        if answer.has_error:
+            code = self._error_code(answer)
+            return parcel_of(Message(Error(code, ERROR_TEXT), reply_to=message), {})
+        kind = message.metadata.message_type
+        content = read_content(answer.root, answer.objects)
+        if set(content.arrays) - ({"arrays"} if kind == "train" else set()):
+            raise UpdateError("the answer holds arrays that an answer does not have")
+        records = clean_records(self._site.policy, kind, content.records)
+        if "arrays" in content.arrays:
+            self._check_weights(question, content)
+        if self._site.dry_run:
+            self._site.show(kind, records, content.arrays.get("arrays", {}))
+            raise UpdateError("dry run: the answer is shown at the site, not sent")
+        return parcel_of(
+            Message(RecordDict(), reply_to=message),
+            {name: _record(name, values) for name, values in records.items()},
+            content.array_objects,
+            answer.objects,
+        )
+
+    def _check_weights(self, question: _Question, content: Content) -> None:
+        start, came = self._weights
+        if question.order is None or question.order.start != start:
+            raise UpdateError(
+                "site.toml, largest_norm: the weights that the order names did not "
+                "come, so that the answer cannot be measured"
+            )
+        check_arrays(self._site.policy, content.arrays["arrays"], came)
+
+    def _error_code(self, answer: _Answer) -> int:
+        message = Message.inflate(answer.objects[answer.root])
+        return int(message.error.code)
+
+    def _refuse(self, question: _Question, reason: str, seconds: float = 0.0) -> None:
+        """Answer with a refusal in place of what was asked."""
+        values = ConfigRecord({"site": self._site.name, "reason": reason})
+        reply = Message(RecordDict(), reply_to=question.message)
+        self._deliver(parcel_of(reply, {"refusal": values}), seconds)
+
+    def _deliver(self, parcel: Parcel, seconds: float) -> None:
+        """Send a reply and those of its objects that the server does not have."""
+        wanted, session = self._flower.send(parcel.message, parcel.tree, seconds)
+        run_id = parcel.message.metadata.run_id
+        for identity, content in parcel.objects.items():
+            if identity in wanted:
+                self._flower.push_object(run_id, session, identity, content)
+
+    def _record(
+        self,
+        event: str,
+        question: _Question,
+        reason: str = "",
+        parcel: Parcel | None = None,
+    ) -> None:
+        """Write to the audit log what came or leaves, before it does."""
+        order, message = question.order, question.message
+        came = sum(map(len, question.objects.values()))
+        trains = order is not None and message.metadata.message_type == "train"
+        entry = Entry(
+            event=event,
+            decision="refused" if reason else "allowed",
+            reason=reason,
+            kind=str(message.metadata.message_type)[:40],
+            round=order.round_number if order else 0,
+            bundle=question.bundle,
+            digest=parcel.tree.object_id if parcel else message.metadata.message_id,
+            bytes=parcel.bytes if parcel else came,
+            passes=order.passes(self._site.holdings()) if order and trains else 0.0,
+        )
+        self._site.audit.append(entry)
+        log.info("%s %s: %s %s", entry.kind, event, entry.decision, reason)
+
+
+def _record(name: str, values: Mapping[str, Any]) -> ConfigRecord | MetricRecord:
+    kind = MetricRecord if name == "metrics" else ConfigRecord
+    return kind(dict(values))

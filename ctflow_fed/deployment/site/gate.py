@@ -1,0 +1,312 @@
+"""What a site lets in and out: functions of its policy and of what a message holds."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctflow_fed.deployment.site.audit import Entry
+from ctflow_fed.deployment.site.policy import POLICY, Policy
+from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation import RAW
+
+__all__ = [
+    "KINDS",
+    "Holdings",
+    "Order",
+    "Spent",
+    "WireLike",
+    "check_arrays",
+    "check_order",
+    "check_size",
+    "clean_records",
+    "read_order",
+    "spent",
+]
+
+KINDS = ("query", "train", "evaluate")
+RECORDS = {
+    "query": {"facts"},
+    "train": {"receipt", "arrays", "metrics"},
+    "evaluate": {"receipt", "metrics"},
+}
+"""The records of an answer to each kind of question; nothing else leaves."""
+
+FACTS = {"version", "site", "header", "studies", "slices", "spacing"}
+RECEIPT = {"version", "round", "start", "site", "codec", "encoder"}
+NEEDED: dict[str, tuple[str, ...]] = {
+    "train": ("num-examples", "loss-first", "loss-last"),
+    "evaluate": ("num-examples", "loss"),
+}
+"""The metrics of an answer, without which the server cannot use it."""
+
+LONGEST_TEXT = 4000
+LONGEST_REASON = 400
+CLIP_SLICES = 16
+
+Values = Mapping[str, object]
+"""The values of a record of texts and numbers."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How many studies and slices the site's store has."""
+
+    studies: int
+    slices: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the gate reads of the order of a round."""
+
+    round_number: int
+    steps: int
+    start: str
+    batch_clips: int
+    noise: float
+    payload: str = "weights"
+    base: str = ""
+    sites: int = 0
+    secure: bool = False
+
+    def passes(self, store: Holdings) -> float:
+        """Return how often training goes over the slices of a store, at most."""
+        return self.steps * self.batch_clips * CLIP_SLICES / max(1, store.slices)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Rounds and passes over the store that a bundle has had since its approval."""
+
+    rounds: int = 0
+    passes: float = 0.0
+
+
+@dataclass(frozen=True)
+class WireLike:
+    """An array as it lies in a message: its bytes in pieces, not yet joined."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    stype: str
+    pieces: tuple[bytes | memoryview, ...]
+
+    def values(self) -> NDArray[np.float32]:
+        """Return the numbers, float32, of one axis."""
+        return np.frombuffer(b"".join(self.pieces), "<f4")
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the numbers have."""
+        return sum(map(len, self.pieces))
+
+
+def read_order(values: object) -> Order:
+    """Read the order of a message; one that cannot be read raises ``UpdateError``."""
+    if not isinstance(values, Mapping):
+        raise UpdateError("expected an order of a round, got a message without one")
+    try:
+        training = json.loads(_of(values, "training", str, "{}"))
+        noise = training.get("noise_multiplier", 0.0)
+        order = Order(
+            round_number=_of(values, "round", int, -1),
+            steps=_of(values, "steps", int, -1),
+            start=_of(values, "start", str, ""),
+            batch_clips=_of(training, "batch_clips", int, -1),
+            noise=float(noise),
+            payload=_of(values, "payload", str, "weights"),
+            base=_of(values, "base", str, ""),
+            sites=_of(values, "sites", int, 0),
+            secure=_of(values, "secure_aggregation", bool, False),
+        )
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise UpdateError("expected an order of a round, got one of ours not") from None
+    if min(order.round_number, order.steps, order.batch_clips) < 0:
+        raise UpdateError("expected an order with round, steps and clips in a step")
+    return order
+
+
+def _of(values: Mapping[str, object], key: str, kind: type, default: object) -> Any:  # noqa: ANN401  # of the kind
+    value = values.get(key, default)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def check_order(
+    policy: Policy, kind: str, order: Order, used: Spent, store: Holdings, now: time
+) -> None:
+    """Refuse an order that asks for more than the site allows, and name the line.
+
+    ``now`` is the local time. Raises ``UpdateError``.
+    """
+    _check_metrics(policy, kind)
+    if store.studies < policy.minimum_studies:
+        what = f"{policy.minimum_studies} required, the site's store has fewer"
+        raise _refused("minimum_studies", what)
+    if policy.hours is not None and now not in policy.hours:
+        span = f"{policy.hours.begin:%H:%M}-{policy.hours.end:%H:%M}"
+        raise _refused("hours", f"{span} allowed, the order came at another time")
+    if order.payload not in policy.payloads:
+        allowed = ", ".join(policy.payloads) or "nothing"
+        raise _refused("payloads", f"{allowed} allowed, the order has another")
+    if (order.payload == "adapter" or order.base) and (
+        order.base not in policy.base_models
+    ):
+        raise _refused("base_models", "the order's base model is not approved")
+    _check_offer(policy, order)
+    if kind == "train":
+        _check_amount(policy, order, used, store)
+
+
+def _check_metrics(policy: Policy, kind: str) -> None:
+    for name in NEEDED.get(kind, ()):
+        if name not in policy.metrics:
+            raise _refused("metrics", f"{name} may not leave, every answer has it")
+
+
+def _check_offer(policy: Policy, order: Order) -> None:
+    """Refuse a round that does not protect the site as it demands."""
+    if not order.noise >= policy.minimum_noise:
+        what = f"{policy.minimum_noise:g} required, the order has {order.noise:g}"
+        raise _refused("minimum_noise", what)
+    if order.sites < policy.minimum_sites:
+        what = f"{policy.minimum_sites} required, the order has {order.sites}"
+        raise _refused("minimum_sites", what)
+    if policy.secure_aggregation and not order.secure:
+        raise _refused("secure_aggregation", "required, the order is without it")
+
+
+def _check_amount(policy: Policy, order: Order, used: Spent, store: Holdings) -> None:
+    asked = (
+        ("steps", policy.steps, order.steps),
+        ("rounds", policy.rounds, used.rounds + 1),
+        ("epochs", policy.epochs, used.passes + order.passes(store)),
+    )
+    for line, allowed, got in asked:
+        if got > allowed:
+            what = f"{allowed:g} allowed, the order asks for {got:.6g}"
+            raise _refused(line, what if line == "steps" else f"{what} in all")
+
+
+def check_size(policy: Policy, size: int) -> None:
+    """Refuse a message of more bytes than the site allows, whichever way it goes."""
+    if size > policy.megabytes * 1e6:
+        what = f"{policy.megabytes:g} allowed, the message has {size / 1e6:.6g}"
+        raise _refused("megabytes", what)
+
+
+def spent(entries: Iterable[Entry], bundle: str) -> Spent:
+    """Return what a bundle was let do since it was approved, or approved again."""
+    rounds, passes = 0, 0.0
+    for each in entries:
+        if each.bundle != bundle or each.decision != "allowed":
+            continue
+        if each.event == "approve":
+            rounds, passes = 0, 0.0
+        elif each.event == "in" and each.kind == "train":
+            rounds, passes = rounds + 1, passes + each.passes
+    return Spent(rounds, passes)
+
+
+def clean_records(
+    policy: Policy, kind: str, records: Mapping[str, Values]
+) -> dict[str, dict[str, object]]:
+    """Return the texts and numbers of an answer as they may leave, by record.
+
+    Numbers that tell of the store are rounded, metrics that may not leave are dropped.
+    Raises ``UpdateError`` where there is anything that an answer does not have.
+    """
+    if set(records) == {"refusal"}:
+        return {"refusal": _clean_refusal(records["refusal"])}
+    if not set(records) <= RECORDS[kind]:
+        raise UpdateError("the answer holds more than an answer has and was kept back")
+    known = {"facts": FACTS, "receipt": RECEIPT}
+    cleaned: dict[str, dict[str, object]] = {}
+    for name, values in records.items():
+        if name == "metrics":
+            cleaned[name] = _clean_metrics(policy, kind, values)
+            continue
+        if not set(values) <= known[name]:
+            raise UpdateError(f"the answer's {name} hold more than they have to")
+        cleaned[name] = {k: _clean(policy, k, v) for k, v in values.items()}
+    return cleaned
+
+
+def _clean_refusal(values: Values) -> dict[str, object]:
+    texts = {key: str(values.get(key, "")) for key in ("site", "reason")}
+    return {
+        key: "".join(c if c.isprintable() else " " for c in text)[:LONGEST_REASON]
+        for key, text in texts.items()
+    }
+
+
+def _clean_metrics(policy: Policy, kind: str, values: Values) -> dict[str, object]:
+    if not set(values) <= set(NEEDED.get(kind, ())):
+        raise UpdateError("the answer has other metrics than an answer has")
+    kept = {key: value for key, value in values.items() if key in policy.metrics}
+    return {key: _clean_number(policy, value) for key, value in kept.items()}
+
+
+def _clean(policy: Policy, key: str, value: object) -> object:
+    if key in {"studies", "slices"}:
+        return _clean_number(policy, value)
+    if key == "spacing" and isinstance(value, list) and len(value) == 3:
+        return [_clean_number(policy, each) for each in value]
+    if (isinstance(value, str) and len(value) <= LONGEST_TEXT) or type(value) is int:
+        return value
+    raise UpdateError(f"the answer's {key} is not what an answer has")
+
+
+def _clean_number(policy: Policy, value: object) -> int | float:
+    """Round to the digits that may leave; a count stays one, NaN does not leave."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UpdateError("the answer has something else than a number in its place")
+    if not math.isfinite(value):
+        raise UpdateError("the answer holds numbers that are not finite")
+    return type(value)(float(f"{value:.{policy.digits}g}"))
+
+
+def check_arrays(
+    policy: Policy, sent: Mapping[str, WireLike], came: Mapping[str, WireLike]
+) -> None:
+    """Refuse weights that are not those that came, moved; one array at a time.
+
+    Raises ``UpdateError`` for other names, shapes or types, numbers that are not
+    finite, and a move of more than ``largest_norm`` times the length of what came.
+    """
+    if set(sent) != set(came):
+        raise UpdateError("the answer has other arrays than those that came")
+    moved = length = 0.0
+    for name, array in sent.items():
+        start = came[name]
+        if _form(array) != _form(start) or array.bytes != 4 * math.prod(array.shape):
+            raise UpdateError("the answer has arrays of another form than those came")
+        before, after = start.values(), array.values()
+        if not np.isfinite(after).all():
+            raise UpdateError("the answer holds weights that are not finite")
+        moved += _squares(after - before)
+        length += _squares(before)
+    far = math.sqrt(moved) / max(math.sqrt(length), 1e-12)
+    if not far <= policy.largest_norm:
+        what = f"{policy.largest_norm:g} allowed, the weights moved {far:.3g}"
+        raise _refused("largest_norm", what)
+
+
+def _form(array: WireLike) -> tuple[str, tuple[int, ...], bool]:
+    return array.dtype, array.shape, array.dtype == "float32" and array.stype == RAW
+
+
+def _squares(values: NDArray[np.float32]) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.square(values, dtype=np.float64).sum())
+
+
+def _refused(line: str, what: str) -> UpdateError:
+    return UpdateError(f"{POLICY}, {line}: {what}")

@@ -1,0 +1,53 @@
+"""The site that a kit and a store make: its policy, its log, and what it holds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.deployment.site.approval import check_approved
+from ctflow_fed.deployment.site.audit import AuditLog, Entry
+from ctflow_fed.deployment.site.gate import Holdings, WireLike
+from ctflow_fed.deployment.site.policy import Policy
+
+__all__ = ["Site"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site that takes part; with ``dry_run`` it shows its answers, line by line."""
+
+    name: str
+    kit: Path
+    store: Path
+    policy: Policy
+    audit: AuditLog
+    say: Callable[[str], None]
+    dry_run: bool = False
+
+    def holdings(self) -> Holdings:
+        """Return how much the store has now."""
+        records = LatentStore.open(self.store).records
+        return Holdings(len(records), sum(record.slices for record in records))
+
+    def past(self) -> list[Entry]:
+        """Return all that is in the audit log."""
+        return [entry for _, entry in self.audit.entries()]
+
+    def check_bundle(self, digest: str) -> None:
+        """Refuse a bundle that is not approved at this moment."""
+        check_approved(self.kit, digest)
+
+    def show(
+        self,
+        kind: str,
+        records: Mapping[str, Mapping[str, object]],
+        arrays: Mapping[str, WireLike],
+    ) -> None:
+        """Say what an answer to ``kind`` would send: each value, each array's form."""
+        self.say(f"dry run: the answer to {kind} would be")
+        for name, values in records.items():
+            for key, value in values.items():
+                self.say(f"  {name}.{key} = {value!r}")
+        for name, array in arrays.items():
+            self.say(f"  {name} {list(array.shape)} {array.dtype} {array.bytes} bytes")

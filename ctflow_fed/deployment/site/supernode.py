@@ -1,0 +1,127 @@
+"""Flower's SuperNode in this process, behind the site's gate.
+
+Flower is entered at three names of two of its modules, which `check_seam` and a test
+look at: the connection to the server, its HTTP client, and the command itself.
+"""
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import flwr
+import httpx
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from ctflow_fed.deployment.environment import flower_environment
+from ctflow_fed.deployment.site.connection import FLOWER, Flower, GatedConnection
+from ctflow_fed.deployment.site.site import Site
+from ctflow_fed.errors import MismatchError
+
+__all__ = ["PatientClient", "check_seam", "run_supernode"]
+
+internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
+CONNECT = "http_request_response"
+CLIENT = "FleetHttpClient"
+
+log = logging.getLogger(__name__)
+
+
+def check_seam() -> None:
+    """Refuse a Flower in which the gate is not known to stand in every way."""
+    if not flwr.__version__.startswith(FLOWER):
+        raise MismatchError(
+            f"expected Flower {' or '.join(f'{each}x' for each in FLOWER)}, got "
+            "another; install the version that requirements.lock names"
+        )
+    source = inspect.getsource(internal)
+    if source.count(CONNECT) != 2 or not hasattr(fleet_http_connection, CLIENT):
+        raise MismatchError(
+            "Flower reaches its server in another way than the gate knows; install "
+            "the version that requirements.lock names"
+        )
+
+
+def run_supernode(site: Site, address: str, port: int) -> NoReturn:
+    """Run the SuperNode of a site until a signal; any other end is exit code 1.
+
+    ``address`` is the server's host and port, ``port`` that of the SuperNode's own API
+    on loopback.
+    """
+    check_seam()
+    connect = getattr(internal, CONNECT)
+
+    @contextmanager
+    def gated(*words: Any) -> Iterator[Flower]:  # noqa: ANN401  # as Flower calls it
+        with connect(*words) as functions:
+            yield GatedConnection(Flower(*functions), site).functions()
+
+    setattr(internal, CONNECT, gated)
+    setattr(fleet_http_connection, CLIENT, PatientClient)
+    threading.excepthook = _end_with_thread
+    os.environ.update(flower_environment(site.kit))
+    os.environ.update(_gpu(site.policy.gpu_share))
+    os.chdir(site.kit)
+    sys.argv = ["flower-supernode", *_words(site, address, port)]
+    flower_supernode()
+    _end("the SuperNode has lost its server")
+
+
+class PatientClient(FleetHttpClient):
+    """Flower's client, with neither of the two ways to go on as a dead node.
+
+    After a 500 it tries again, as after a 503: Flower's own would end the loop or the
+    heartbeat and leave the process alive. After a 401 the process ends with code 1.
+    """
+
+    def _unary_unary(self, **words: Any) -> Any:  # noqa: ANN401  # as Flower's
+        try:
+            return super()._unary_unary(**words)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.UNAUTHORIZED:
+                _end(
+                    "the server does not accept this site: its key is not registered, "
+                    "or this host's clock is wrong; keep it with NTP"
+                )
+            if error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+                raise httpx.RemoteProtocolError("the server failed") from None
+            raise
+
+
+def _words(site: Site, address: str, port: int) -> list[str]:
+    return [
+        *("--superlink", address, "--root-certificates", "ca.crt"),
+        *("--auth-supernode-private-key", "site.key"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--node-config", f'site="{site.name}" store="{site.store}"'),
+    ]
+
+
+def _gpu(share: float) -> dict[str, str]:
+    """Return the environment in which torch takes so much of a GPU's memory."""
+    if share == 0:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    if share == 1:
+        return {}
+    return {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{share:g}"}
+
+
+def _end_with_thread(what: threading.ExceptHookArgs) -> None:
+    _end(f"a thread of the SuperNode ended with an unexpected {what.exc_type.__name__}")
+
+
+def _end(why: str) -> NoReturn:
+    """End at once, whatever threads are left, so that a service manager starts anew.
+
+    The ClientApp's processes watch this one and follow.
+    """
+    sys.stderr.write(f"error: {why}\n")
+    sys.stderr.flush()
+    os._exit(1)

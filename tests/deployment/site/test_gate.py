@@ -1,0 +1,210 @@
+"""The gate: what an order may ask for and what an answer may hold."""
+
+from dataclasses import replace
+from datetime import time
+
+import numpy as np
+import pytest
+
+from ctflow_fed.deployment.site.audit import Entry
+from ctflow_fed.deployment.site.gate import (
+    Holdings,
+    Order,
+    Spent,
+    WireLike,
+    check_arrays,
+    check_order,
+    check_size,
+    clean_records,
+    read_order,
+    spent,
+)
+from ctflow_fed.deployment.site.policy import SITE_TOML, Hours, read_policy
+from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation import RAW, FederationSettings, RoundOrder
+from ctflow_fed.model import PRESETS
+
+ORDER = Order(round_number=1, steps=100, start="s", batch_clips=8, noise=0.0)
+STORE = Holdings(studies=20, slices=1600)  # an order goes over it 8 times
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("kit") / "site.toml"
+    path.write_text(SITE_TOML)
+    return read_policy(path)
+
+
+def check(policy, order=ORDER, used=Spent(), store=STORE, kind="train"):  # noqa: B008
+    check_order(policy, kind, order, used, store, time(12))
+
+
+def test_a_normal_order_passes(policy):
+    check(policy)
+
+
+def test_the_order_of_our_server_is_read(policy):
+    settings = FederationSettings(out="job", sites=("a",), batch_clips=4)
+    order = RoundOrder(
+        round_number=3,
+        steps=5,
+        seed=0,
+        training=settings.training(),
+        network=PRESETS["nano"],
+        manifest="m",
+        start="s",
+    )
+
+    read = read_order(order.to_record())
+    assert (read.round_number, read.steps, read.batch_clips) == (3, 5, 4)
+    assert (read.payload, read.base, read.sites, read.noise) == ("weights", "", 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "values", [None, {}, {"round": 1}, {"round": True, "training": "[]"}]
+)
+def test_what_is_no_order_is_refused(values):
+    with pytest.raises(UpdateError, match="expected an order"):
+        read_order(values)
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("steps", {"steps": 99}),
+        ("rounds", {"rounds": 0}),
+        ("epochs", {"epochs": 7.9}),
+        ("hours", {"hours": Hours(time(19), time(7))}),
+        ("payloads", {"payloads": ("adapter",)}),
+        ("minimum_studies", {"minimum_studies": 21}),
+        ("minimum_noise", {"minimum_noise": 1.0}),
+        ("minimum_sites", {"minimum_sites": 2}),
+        ("secure_aggregation", {"secure_aggregation": True}),
+        ("metrics", {"metrics": ("num-examples", "loss-first")}),
+    ],
+)
+def test_an_order_that_asks_for_more_is_refused_with_the_line(policy, line, allowed):
+    with pytest.raises(UpdateError, match=rf"^site\.toml, {line}: "):
+        check(replace(policy, **allowed))
+
+
+def test_a_refusal_says_what_is_allowed_and_what_was_asked(policy):
+    reason = r"site\.toml, steps: 500 allowed, the order asks for 2000"
+    with pytest.raises(UpdateError, match=reason):
+        check(replace(policy, steps=500), replace(ORDER, steps=2000))
+
+
+def test_noise_that_is_no_number_is_too_little(policy):
+    with pytest.raises(UpdateError, match="minimum_noise"):
+        check(replace(policy, minimum_noise=1.0), replace(ORDER, noise=float("nan")))
+
+
+def test_an_adapter_needs_an_approved_base(policy):
+    adapter = replace(ORDER, payload="adapter", base="b" * 64)
+
+    with pytest.raises(UpdateError, match="base_models"):
+        check(policy, adapter)
+    check(replace(policy, base_models=("b" * 64,)), adapter)
+
+
+def test_rounds_and_passes_are_counted_for_a_bundle_since_its_last_approval():
+    train = Entry(event="in", kind="train", bundle="x", passes=2.0)
+    past = [
+        train,
+        Entry(event="approve", bundle="x"),
+        train,
+        replace(train, decision="refused"),
+        replace(train, bundle="y"),
+        replace(train, kind="evaluate"),
+        train,
+        Entry(event="approve", bundle="x", decision="refused"),
+    ]
+
+    assert spent(past, "x") == Spent(rounds=2, passes=4.0)
+
+
+def test_what_is_spent_counts_with_what_is_asked(policy):
+    tight = replace(policy, rounds=3, epochs=24)
+
+    check(tight, used=Spent(2, 16.0))
+    with pytest.raises(UpdateError, match="rounds"):
+        check(tight, used=Spent(3, 0.0))
+    with pytest.raises(UpdateError, match="epochs"):
+        check(tight, used=Spent(0, 16.5))
+    check(tight, used=Spent(3, 24.0), kind="evaluate")
+
+
+def test_a_message_that_is_too_large_is_refused(policy):
+    check_size(policy, 2_000_000_000)
+    with pytest.raises(UpdateError, match="megabytes"):
+        check_size(policy, 2_000_000_001)
+
+
+def test_numbers_leave_as_coarse_as_the_site_says(policy):
+    metrics = {"num-examples": 12345, "loss-first": 0.123456, "loss-last": 0.1}
+    facts = {"slices": 12345, "studies": 1234, "spacing": [1.2345, 1.0, 1.0]}
+
+    told = clean_records(policy, "train", {"metrics": metrics})["metrics"]
+    stated = clean_records(policy, "query", {"facts": facts})["facts"]
+    assert told == {"num-examples": 12300, "loss-first": 0.123, "loss-last": 0.1}
+    assert stated == {"slices": 12300, "studies": 1230, "spacing": [1.23, 1.0, 1.0]}
+    assert type(told["num-examples"]) is type(stated["slices"]) is int
+
+
+@pytest.mark.parametrize(
+    ("kind", "records"),
+    [
+        ("train", {"report": {"text": "x"}}),
+        ("query", {"metrics": {}}),
+        ("train", {"metrics": {"age": 3}}),
+        ("train", {"metrics": {"loss-first": float("nan")}}),
+        ("train", {"metrics": {"loss-first": [0.1] * 1000}}),
+        ("train", {"receipt": {"note": "x"}}),
+        ("train", {"receipt": {"start": b"bytes"}}),
+        ("train", {"receipt": {"start": "x" * 5000}}),
+        ("query", {"facts": {"spacing": [1.0] * 1000}}),
+    ],
+)
+def test_an_answer_that_holds_more_than_an_answer_is_kept_back(policy, kind, records):
+    with pytest.raises(UpdateError):
+        clean_records(policy, kind, records)
+
+
+def test_a_refusal_leaves_as_one_short_line(policy):
+    record = {"site": "a", "reason": "a\nb" + "c" * 5000, "more": "x"}
+    (told,) = clean_records(policy, "train", {"refusal": record}).values()
+
+    assert set(told) == {"site", "reason"}
+    assert told["reason"].startswith("a b")
+    assert len(told["reason"]) == 400
+
+
+def wire(*values, shape=None, dtype="float32", stype=RAW):
+    data = np.array(values, "<f4").tobytes()
+    pieces = (data[:4], data[4:])
+    return {"w": WireLike(dtype, shape or (len(values),), stype, pieces)}
+
+
+def test_weights_may_move_by_a_multiple_of_their_length(policy):
+    check_arrays(replace(policy, largest_norm=1.0), wire(3, 8), wire(3, 4))
+    with pytest.raises(UpdateError, match=r"largest_norm: 0.5 allowed.* moved 0\.8"):
+        check_arrays(replace(policy, largest_norm=0.5), wire(3, 8), wire(3, 4))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {},
+        {**wire(1, 2), "more": wire(1)["w"]},
+        wire(1, 2, 3),
+        wire(1, 2, shape=(1, 2)),
+        wire(1, 2, dtype="int8"),
+        wire(1, 2, stype="numpy.ndarray"),
+        wire(1, 2, 3, shape=(2,)),
+        wire(1, float("nan")),
+        wire(1, float("inf")),
+    ],
+)
+def test_weights_that_are_not_those_that_came_are_kept_back(policy, sent):
+    with pytest.raises(UpdateError):
+        check_arrays(policy, sent, wire(3, 4))
