@@ -22,7 +22,7 @@ def test_the_pinned_flower_is_entered_where_the_gate_stands():
     check_seam()
 
     source = inspect.getsource(http_request_response)
-    (given,) = [part for part in source.split("yield (")[1:]]
+    _, given = source.split("yield (")
     names = given.split(")")[0].replace("node.node_id", "node_id").split(",")
     assert [name.strip() for name in names if name.strip()] == list(Flower._fields)
     internal = importlib.import_module("flwr.supernode.start_client_internal")
