@@ -24,18 +24,18 @@ from flwr.supercore.run import Run
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     KINDS,
-    Order,
-    WireLike,
     check_arrays,
     check_order,
     check_size,
     clean_records,
+    passes,
     read_order,
     spent,
 )
 from ctflow_fed.deployment.site.objects import Content, Parcel, parcel_of, read_content
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import CTFlowError, UpdateError
+from ctflow_fed.federation import RoundOrder
 
 __all__ = ["FLOWER", "Flower", "GatedConnection"]
 
@@ -65,7 +65,7 @@ class _Question:
     message: Message
     bundle: str
     objects: dict[str, bytes] = field(default_factory=dict)
-    order: Order | None = None
+    order: RoundOrder | None = None
 
 
 @dataclass
@@ -88,7 +88,6 @@ class GatedConnection:
         self._answer: _Answer | None = None
         self._lock = threading.Lock()
         self._runs: dict[int, tuple[Run, Fab, str]] = {}
-        self._weights: tuple[str, Mapping[str, WireLike]] = ("", {})
 
     def functions(self) -> Flower:
         """Return the functions that the SuperNode uses in place of Flower's."""
@@ -177,8 +176,6 @@ class GatedConnection:
             return
         content = read_content(tree.object_id, question.objects)
         question.order = order = read_order(content.records.get("order"))
-        if "arrays" in content.arrays:
-            self._weights = (order.start, content.arrays["arrays"])
         holdings = self._site.holdings()
         used = spent(self._site.past(), question.bundle)
         policy, now = self._site.policy, datetime.now().time()  # the site's
@@ -239,13 +236,19 @@ class GatedConnection:
         )
 
     def _check_weights(self, question: _Question, content: Content) -> None:
-        start, came = self._weights
-        if question.order is None or question.order.start != start:
+        """Measure an update against the weights that the order names.
+
+        They lie in the site's state, and count by their digest.
+        """
+        order = question.order
+        held = None if order is None else self._site.weights_of(order)
+        if order is None or held is None:
             raise UpdateError(
-                "site.toml, largest_norm: the weights that the order names did not "
-                "come, so that the answer cannot be measured"
+                "site.toml, largest_norm: the weights that the order names are not "
+                "here, so that the answer cannot be measured"
             )
-        check_arrays(self._site.policy, content.arrays["arrays"], came)
+        update = content.arrays["arrays"]
+        check_arrays(self._site.policy, update, order.precision, *held)
 
     def _error_code(self, answer: _Answer) -> int:
         message = Message.inflate(answer.objects[answer.root])
@@ -285,7 +288,7 @@ class GatedConnection:
             bundle=question.bundle,
             digest=parcel.tree.object_id if parcel else message.metadata.message_id,
             bytes=parcel.bytes if parcel else came,
-            passes=order.passes(self._site.holdings()) if order and trains else 0.0,
+            passes=passes(order, self._site.holdings()) if order and trains else 0.0,
         )
         self._site.audit.append(entry)
         log.info("%s %s: %s %s", entry.kind, event, entry.decision, reason)

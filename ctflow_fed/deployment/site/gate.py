@@ -1,11 +1,9 @@
 """What a site lets in and out: functions of its policy and of what a message holds."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +11,18 @@ from numpy.typing import NDArray
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.policy import POLICY, Policy
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import RAW
+from ctflow_fed.federation import RAW, Arrays, RoundOrder, WireArray, unpack
 
 __all__ = [
     "KINDS",
     "Holdings",
-    "Order",
     "Spent",
     "WireLike",
     "check_arrays",
     "check_order",
     "check_size",
     "clean_records",
+    "passes",
     "read_order",
     "spent",
 ]
@@ -61,25 +59,6 @@ class Holdings:
     slices: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What the gate reads of the order of a round."""
-
-    round_number: int
-    steps: int
-    start: str
-    batch_clips: int
-    noise: float
-    payload: str = "weights"
-    base: str = ""
-    sites: int = 0
-    secure: bool = False
-
-    def passes(self, store: Holdings) -> float:
-        """Return how often training goes over the slices of a store, at most."""
-        return self.steps * self.batch_clips * CLIP_SLICES / max(1, store.slices)
-
-
 @dataclass(frozen=True)
 class Spent:
     """Rounds and passes over the store that a bundle has had since its approval."""
@@ -97,50 +76,32 @@ class WireLike:
     stype: str
     pieces: tuple[bytes | memoryview, ...]
 
-    def values(self) -> NDArray[np.float32]:
-        """Return the numbers, float32, of one axis."""
-        return np.frombuffer(b"".join(self.pieces), "<f4")
-
     @property
     def bytes(self) -> int:
         """How many bytes the numbers have."""
         return sum(map(len, self.pieces))
 
 
-def read_order(values: object) -> Order:
-    """Read the order of a message; one that cannot be read raises ``UpdateError``."""
+def read_order(values: object) -> RoundOrder:
+    """Read the order of a message; one that cannot be read raises ``CTFlowError``."""
     if not isinstance(values, Mapping):
         raise UpdateError("expected an order of a round, got a message without one")
-    try:
-        training = json.loads(_of(values, "training", str, "{}"))
-        noise = training.get("noise_multiplier", 0.0)
-        order = Order(
-            round_number=_of(values, "round", int, -1),
-            steps=_of(values, "steps", int, -1),
-            start=_of(values, "start", str, ""),
-            batch_clips=_of(training, "batch_clips", int, -1),
-            noise=float(noise),
-            payload=_of(values, "payload", str, "weights"),
-            base=_of(values, "base", str, ""),
-            sites=_of(values, "sites", int, 0),
-            secure=_of(values, "secure_aggregation", bool, False),
-        )
-    except (AttributeError, TypeError, ValueError, RecursionError):
-        raise UpdateError("expected an order of a round, got one of ours not") from None
-    if min(order.round_number, order.steps, order.batch_clips) < 0:
-        raise UpdateError("expected an order with round, steps and clips in a step")
-    return order
+    return RoundOrder.from_record(values)
 
 
-def _of(values: Mapping[str, object], key: str, kind: type, default: object) -> Any:  # noqa: ANN401  # of the kind
-    value = values.get(key, default)
-    if type(value) is not kind:
-        raise TypeError
-    return value
+def passes(order: RoundOrder, store: Holdings) -> float:
+    """Return how often training goes over the slices of a store, at most."""
+    clips = order.steps * order.training.batch_clips
+    return clips * CLIP_SLICES / max(1, store.slices)
 
 
 def check_order(
-    policy: Policy, kind: str, order: Order, used: Spent, store: Holdings, now: time
+    policy: Policy,
+    kind: str,
+    order: RoundOrder,
+    used: Spent,
+    store: Holdings,
+    now: time,
 ) -> None:
     """Refuse an order that asks for more than the site allows, and name the line.
 
@@ -156,9 +117,7 @@ def check_order(
     if order.payload not in policy.payloads:
         allowed = ", ".join(policy.payloads) or "nothing"
         raise _refused("payloads", f"{allowed} allowed, the order has another")
-    if (order.payload == "adapter" or order.base) and (
-        order.base not in policy.base_models
-    ):
+    if order.base and order.base not in policy.base_models:
         raise _refused("base_models", "the order's base model is not approved")
     _check_offer(policy, order)
     if kind == "train":
@@ -171,23 +130,25 @@ def _check_metrics(policy: Policy, kind: str) -> None:
             raise _refused("metrics", f"{name} may not leave, every answer has it")
 
 
-def _check_offer(policy: Policy, order: Order) -> None:
+def _check_offer(policy: Policy, order: RoundOrder) -> None:
     """Refuse a round that does not protect the site as it demands."""
-    if not order.noise >= policy.minimum_noise:
-        what = f"{policy.minimum_noise:g} required, the order has {order.noise:g}"
+    if policy.minimum_noise > 0:
+        what = f"{policy.minimum_noise:g} required, the order is without noise"
         raise _refused("minimum_noise", what)
     if order.sites < policy.minimum_sites:
         what = f"{policy.minimum_sites} required, the order has {order.sites}"
         raise _refused("minimum_sites", what)
-    if policy.secure_aggregation and not order.secure:
+    if policy.secure_aggregation:
         raise _refused("secure_aggregation", "required, the order is without it")
 
 
-def _check_amount(policy: Policy, order: Order, used: Spent, store: Holdings) -> None:
+def _check_amount(
+    policy: Policy, order: RoundOrder, used: Spent, store: Holdings
+) -> None:
     asked = (
         ("steps", policy.steps, order.steps),
         ("rounds", policy.rounds, used.rounds + 1),
-        ("epochs", policy.epochs, used.passes + order.passes(store)),
+        ("epochs", policy.epochs, used.passes + passes(order, store)),
     )
     for line, allowed, got in asked:
         if got > allowed:
@@ -223,8 +184,8 @@ def clean_records(
     Numbers that tell of the store are rounded, metrics that may not leave are dropped.
     Raises ``UpdateError`` where there is anything that an answer does not have.
     """
-    if set(records) == {"refusal"}:
-        return {"refusal": _clean_refusal(records["refusal"])}
+    if set(records) in ({"refusal"}, {"lacking"}):
+        return {name: _clean_words(name, each) for name, each in records.items()}
     if not set(records) <= RECORDS[kind]:
         raise UpdateError("the answer holds more than an answer has and was kept back")
     known = {"facts": FACTS, "receipt": RECEIPT}
@@ -239,8 +200,9 @@ def clean_records(
     return cleaned
 
 
-def _clean_refusal(values: Values) -> dict[str, object]:
-    texts = {key: str(values.get(key, "")) for key in ("site", "reason")}
+def _clean_words(name: str, values: Values) -> dict[str, object]:
+    keys = ("site", "reason") if name == "refusal" else ("site",)
+    texts = {key: str(values.get(key, "")) for key in keys}
     return {
         key: "".join(c if c.isprintable() else " " for c in text)[:LONGEST_REASON]
         for key, text in texts.items()
@@ -274,38 +236,36 @@ def _clean_number(policy: Policy, value: object) -> int | float:
 
 
 def check_arrays(
-    policy: Policy, sent: Mapping[str, WireLike], came: Mapping[str, WireLike]
+    policy: Policy,
+    sent: Mapping[str, WireLike],
+    precision: str,
+    start: Arrays,
+    length: float,
 ) -> None:
-    """Refuse weights that are not those that came, moved; one array at a time.
+    """Refuse an update that is not one of the weights ``start``; array by array.
 
     Raises ``UpdateError`` for other names, shapes or types, numbers that are not
-    finite, and a move of more than ``largest_norm`` times the length of what came.
+    finite, and a move of more than ``largest_norm`` times ``length``, that of the
+    weights of the network.
     """
-    if set(sent) != set(came):
+    if set(sent) != set(start):
         raise UpdateError("the answer has other arrays than those that came")
-    moved = length = 0.0
-    for name, array in sent.items():
-        start = came[name]
-        if _form(array) != _form(start) or array.bytes != 4 * math.prod(array.shape):
-            raise UpdateError("the answer has arrays of another form than those came")
-        before, after = start.values(), array.values()
-        if not np.isfinite(after).all():
-            raise UpdateError("the answer holds weights that are not finite")
-        moved += _squares(after - before)
-        length += _squares(before)
-    far = math.sqrt(moved) / max(math.sqrt(length), 1e-12)
+    moved = sum(_moved(sent[name], precision, start[name]) for name in start)
+    far = math.sqrt(moved) / max(length, 1e-12)
     if not far <= policy.largest_norm:
         what = f"{policy.largest_norm:g} allowed, the weights moved {far:.3g}"
         raise _refused("largest_norm", what)
 
 
-def _form(array: WireLike) -> tuple[str, tuple[int, ...], bool]:
-    return array.dtype, array.shape, array.dtype == "float32" and array.stype == RAW
-
-
-def _squares(values: NDArray[np.float32]) -> float:
+def _moved(array: WireLike, precision: str, start: NDArray[np.float32]) -> float:
+    """Return the square of how far one array has moved; float32 sends values."""
+    if array.stype != RAW:
+        raise UpdateError("the answer has arrays of another form than those that came")
+    wire = {"": WireArray(array.dtype, array.shape, b"".join(array.pieces))}
+    value = unpack(wire, {"": tuple(start.shape)}, precision)[""]
+    change = value - start if precision == "float32" else value
     with np.errstate(over="ignore"):
-        return float(np.square(values, dtype=np.float64).sum())
+        return float(np.square(change, dtype=np.float64).sum())
 
 
 def _refused(line: str, what: str) -> UpdateError:

@@ -29,9 +29,10 @@ def take_part(
     """
     kit, store = kit.resolve(), store.resolve()
     name, address = _read_kit(kit)
-    if any(each in str(store) for each in "\"'\\"):
+    if any(each in f"{store}{kit}" for each in "\"'\\"):
         raise SettingsError(
-            "expected a store whose path has no quote or backslash; rename the folder"
+            "expected a store and a kit whose paths have no quote or backslash; rename "
+            "the folder"
         )
     LatentStore.open(store)
     policy, audit = read_policy(kit / POLICY), AuditLog(kit)

@@ -9,6 +9,7 @@ from ctflow_fed.deployment.site.approval import check_approved
 from ctflow_fed.deployment.site.audit import AuditLog, Entry
 from ctflow_fed.deployment.site.gate import Holdings, WireLike
 from ctflow_fed.deployment.site.policy import Policy
+from ctflow_fed.federation import Arrays, RoundOrder, SiteState, arrays_digest, norm_of
 
 __all__ = ["Site"]
 
@@ -29,6 +30,23 @@ class Site:
         """Return how much the store has now."""
         records = LatentStore.open(self.store).records
         return Holdings(len(records), sum(record.slices for record in records))
+
+    @property
+    def state(self) -> Path:
+        """The folder of what the site keeps from message to message."""
+        return self.kit / "state"
+
+    def weights_of(self, order: RoundOrder) -> tuple[Arrays, float] | None:
+        """Return the weights that an order names, and the length of all of a network.
+
+        They are what the site was sent; None where it holds others.
+        """
+        state = SiteState(self.state, order.job)
+        weights = state.weights()
+        base = state.base(order.base) if order.base else weights
+        if weights is None or base is None or arrays_digest(weights) != order.start:
+            return None
+        return weights, norm_of(base)
 
     def past(self) -> list[Entry]:
         """Return all that is in the audit log."""

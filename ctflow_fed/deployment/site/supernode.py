@@ -100,8 +100,13 @@ def _words(site: Site, address: str, port: int) -> list[str]:
         *("--superlink", address, "--root-certificates", "ca.crt"),
         *("--auth-supernode-private-key", "site.key"),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--node-config", f'site="{site.name}" store="{site.store}"'),
+        *("--node-config", _node_config(site)),
     ]
+
+
+def _node_config(site: Site) -> str:
+    values = {"site": site.name, "store": site.store, "state": site.state}
+    return " ".join(f'{key}="{value}"' for key, value in values.items())
 
 
 def _gpu(share: float) -> dict[str, str]:

@@ -9,7 +9,6 @@ import pytest
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     Holdings,
-    Order,
     Spent,
     WireLike,
     check_arrays,
@@ -21,10 +20,20 @@ from ctflow_fed.deployment.site.gate import (
 )
 from ctflow_fed.deployment.site.policy import SITE_TOML, Hours, read_policy
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import RAW, FederationSettings, RoundOrder
+from ctflow_fed.federation import RAW, FederationSettings, RoundOrder, pack
 from ctflow_fed.model import PRESETS
 
-ORDER = Order(round_number=1, steps=100, start="s", batch_clips=8, noise=0.0)
+ORDER = RoundOrder(
+    round_number=1,
+    steps=100,
+    seed=0,
+    training=FederationSettings(out="job", sites=("a",)).training(),
+    network=PRESETS["nano"],
+    manifest="a" * 64,
+    start="b" * 64,
+    job="c" * 64,
+    sites=1,
+)
 STORE = Holdings(studies=20, slices=1600)  # an order goes over it 8 times
 
 
@@ -43,29 +52,18 @@ def test_a_normal_order_passes(policy):
     check(policy)
 
 
-def test_the_order_of_our_server_is_read(policy):
-    settings = FederationSettings(out="job", sites=("a",), batch_clips=4)
-    order = RoundOrder(
-        round_number=3,
-        steps=5,
-        seed=0,
-        training=settings.training(),
-        network=PRESETS["nano"],
-        manifest="m",
-        start="s",
-    )
-
-    read = read_order(order.to_record())
-    assert (read.round_number, read.steps, read.batch_clips) == (3, 5, 4)
-    assert (read.payload, read.base, read.sites, read.noise) == ("weights", "", 0, 0.0)
+def test_the_order_of_our_server_is_read():
+    assert read_order(ORDER.to_record()) == ORDER
 
 
 @pytest.mark.parametrize(
-    "values", [None, {}, {"round": 1}, {"round": True, "training": "[]"}]
+    "change", [{"round": True}, {"training": "[]"}, {"job": "../../x"}, {"steps": -1}]
 )
-def test_what_is_no_order_is_refused(values):
+def test_what_is_no_order_is_refused(change):
+    with pytest.raises(UpdateError):
+        read_order({**ORDER.to_record(), **change})
     with pytest.raises(UpdateError, match="expected an order"):
-        read_order(values)
+        read_order(None)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +92,8 @@ def test_a_refusal_says_what_is_allowed_and_what_was_asked(policy):
         check(replace(policy, steps=500), replace(ORDER, steps=2000))
 
 
-def test_noise_that_is_no_number_is_too_little(policy):
-    with pytest.raises(UpdateError, match="minimum_noise"):
-        check(replace(policy, minimum_noise=1.0), replace(ORDER, noise=float("nan")))
-
-
 def test_an_adapter_needs_an_approved_base(policy):
-    adapter = replace(ORDER, payload="adapter", base="b" * 64)
+    adapter = replace(ORDER, adapter_rank=4, base="b" * 64)
 
     with pytest.raises(UpdateError, match="base_models"):
         check(policy, adapter)
@@ -179,16 +172,24 @@ def test_a_refusal_leaves_as_one_short_line(policy):
     assert len(told["reason"]) == 400
 
 
-def wire(*values, shape=None, dtype="float32", stype=RAW):
-    data = np.array(values, "<f4").tobytes()
-    pieces = (data[:4], data[4:])
-    return {"w": WireLike(dtype, shape or (len(values),), stype, pieces)}
+def wire(*values, precision="float32", **form):
+    (array,) = pack({"w": np.array(values, np.float32)}, precision).values()
+    form = {"dtype": array.dtype, "shape": array.shape, "stype": RAW, **form}
+    return {"w": WireLike(**form, pieces=(array.data[:1], array.data[1:]))}
 
 
-def test_weights_may_move_by_a_multiple_of_their_length(policy):
-    check_arrays(replace(policy, largest_norm=1.0), wire(3, 8), wire(3, 4))
+START = {"w": np.array([3, 4], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("precision", "sent"), [("float32", (3, 8)), ("bfloat16", (0, 4)), ("int8", (0, 4))]
+)
+def test_weights_may_move_by_a_multiple_of_their_length(policy, precision, sent):
+    update = wire(*sent, precision=precision)
+
+    check_arrays(replace(policy, largest_norm=0.81), update, precision, START, 5.0)
     with pytest.raises(UpdateError, match=r"largest_norm: 0.5 allowed.* moved 0\.8"):
-        check_arrays(replace(policy, largest_norm=0.5), wire(3, 8), wire(3, 4))
+        check_arrays(replace(policy, largest_norm=0.5), update, precision, START, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -207,4 +208,10 @@ def test_weights_may_move_by_a_multiple_of_their_length(policy):
 )
 def test_weights_that_are_not_those_that_came_are_kept_back(policy, sent):
     with pytest.raises(UpdateError):
-        check_arrays(policy, sent, wire(3, 4))
+        check_arrays(policy, sent, "float32", START, 5.0)
+
+
+def test_a_site_that_lacks_the_weights_may_say_so(policy):
+    lacking = {"lacking": {"site": "a", "more": "x"}}
+
+    assert clean_records(policy, "train", lacking) == {"lacking": {"site": "a"}}
