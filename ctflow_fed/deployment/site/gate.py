@@ -126,7 +126,7 @@ def read_order(values: object) -> Order:
             secure=_of(values, "secure_aggregation", bool, False),
         )
     except (AttributeError, TypeError, ValueError, RecursionError):
-        raise UpdateError("expected an order of a round, got one of ours not") from None
+        raise UpdateError("expected an order of a round, got something else") from None
     if min(order.round_number, order.steps, order.batch_clips) < 0:
         raise UpdateError("expected an order with round, steps and clips in a step")
     return order
