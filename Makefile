@@ -15,7 +15,7 @@ help:
 	@echo "make wheel       build the wheel and look into it"
 	@echo "make bench       the figures that the README quotes"
 	@echo "make bench-generation  CTFlow against ours on phantoms (hours on a CPU; resumes)"
-	@echo "make base-model  train the shipped base model anew (about an hour on a CPU)"
+	@echo "make base-model  train the shipped base model anew (two hours on a CPU)"
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -24,6 +24,7 @@ def test_the_bundle_carries_the_two_programs_and_nothing_else(tmp_path, environm
         "pyproject.toml",
         "server/__init__.py",
         "server/app.py",
+        "server/exchange.py",
         "server/rounds.py",
         "server/sites.py",
         "server/strategy.py",

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ctflow_fed.deployment.certificates import new_key
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
-from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.deployment.proxy import admit, nginx_config
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Flower imports warns about click 9
@@ -67,6 +67,7 @@ def deployed(environment, tmp_path_factory):
     provision(Consortium("lung", "localhost", outside, ("north",)), folder)
     server, home = folder / "server", folder / "home"
     (server / "nginx.conf").write_text(nginx_config(outside, inside))
+    admit(server)
     (server / "superexec.secret").write_bytes(b"a secret of this test")
     home.mkdir()
     (home / "config.toml").write_text(
