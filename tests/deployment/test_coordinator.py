@@ -1,7 +1,7 @@
 """What the coordinator's commands refuse before anything is started."""
 
 import datetime
-import shutil
+from importlib.util import find_spec
 
 import pytest
 from click.testing import CliRunner
@@ -120,7 +120,7 @@ def test_a_run_is_either_local_or_of_a_server(folder):
 
 
 @pytest.mark.flower
-@pytest.mark.skipif(shutil.which("flwr") is None, reason="Flower is not installed")
+@pytest.mark.skipif(find_spec("flwr") is None, reason="Flower is not installed")
 def test_a_server_that_does_not_run_takes_no_job(folder):
     result = run("--server", str(folder), "--out", str(folder / "job"))
 
