@@ -5,9 +5,9 @@ sites go through, and those only as plain words: a path that nginx and the Super
 could read differently goes nowhere. A site takes a 500 for the end, and waits after a
 503.
 
-Weights that are too large for Flower's messages lie in files (`exchange`). A site shows
-nginx its certificate, reads what the server hands out, and writes a hundred files of 64
-MiB at most, where nobody but the server reads them.
+Weights that are too large for Flower's messages lie in files (`shard_link`). A site
+shows nginx its certificate, reads what the server hands out, and writes a hundred files
+of 64 MiB at most, where nobody but the server reads them.
 """
 
 import re

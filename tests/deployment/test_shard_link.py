@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from ctflow_fed.deployment.consortium import Consortium
-from ctflow_fed.deployment.exchange import Exchange
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import admit
+from ctflow_fed.deployment.shard_link import ShardLink
 from ctflow_fed.errors import IncompleteError, MismatchError, UpdateError
 from ctflow_fed.federation.shards import SHARD_BYTES, Shard, write_shards
 
@@ -46,10 +46,10 @@ class Place:
     def kit(self, site: str) -> Path:
         return self.folder / "unpacked" / site
 
-    def exchange(self, site: str = "north", patience: float = 20.0) -> Exchange:
+    def link(self, site: str = "north", patience: float = 20.0) -> ShardLink:
         kit = self.kit(site)
         address = f"localhost:{self.port}"
-        return Exchange(address, kit / "ca.crt", kit / "site.pem", patience)
+        return ShardLink(address, kit / "ca.crt", kit / "site.pem", patience)
 
     def client(self, site: str | None) -> httpx.Client:
         """A client that does what it likes, with the certificate of a site or none."""
@@ -83,9 +83,9 @@ def test_shards_come_and_go_whole(place, tmp_path):
     content = bytes(range(256)) * 2**13
     shards = write_shards([content], place.down, 2**20)
 
-    with place.exchange() as exchange:
-        exchange.fetch(shards, tmp_path)
-        exchange.send(shards, tmp_path, "north")
+    with place.link() as link:
+        link.fetch(shards, tmp_path)
+        link.send(shards, tmp_path, "north")
     assert b"".join((tmp_path / each.digest).read_bytes() for each in shards) == content
     sent = place.server / "shards" / "up" / "north"
     assert b"".join((sent / f"{n:02d}").read_bytes() for n in (0, 1)) == content
@@ -96,8 +96,8 @@ def test_a_download_goes_on_where_it_ended(place, tmp_path):
     (tmp_path / f".partial-{shard.digest}").write_bytes(b"a" * 600)
     # At the server the first bytes are others now, so that the last alone can come.
     (place.down / shard.digest).write_bytes(b"b" * 600 + b"a" * 400)
-    with place.exchange() as exchange:
-        exchange.fetch([shard], tmp_path)
+    with place.link() as link:
+        link.fetch([shard], tmp_path)
 
     assert (tmp_path / shard.digest).read_bytes() == b"a" * 1000
     assert not (tmp_path / f".partial-{shard.digest}").exists()
@@ -108,18 +108,18 @@ def test_other_bytes_than_were_named_are_refused_and_not_kept(place, tmp_path, s
     name = "0" * 64
     (place.down / name).write_bytes(b"something else")
 
-    with place.exchange() as exchange, pytest.raises(UpdateError, match="digest"):
-        exchange.fetch([Shard(name, size)], tmp_path)
+    with place.link() as link, pytest.raises(UpdateError, match="digest"):
+        link.fetch([Shard(name, size)], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_link_that_is_cut_is_waited_for(place, tmp_path):
     shards = write_shards([b"b" * 5000], place.down, 1000)
-    with place.exchange() as exchange:
+    with place.link() as link:
         place.stop()
         thread = threading.Thread(target=lambda: (time.sleep(1.0), place.again()))
         thread.start()
-        exchange.fetch(shards, tmp_path)
+        link.fetch(shards, tmp_path)
         thread.join()
 
     assert all((tmp_path / each.digest).exists() for each in shards)
@@ -131,20 +131,20 @@ def test_a_server_that_stays_away_is_given_up_in_a_sentence(place, tmp_path):
 
     reason = "could not be reached for 1 s"
     with (
-        place.exchange(patience=1.0) as exchange,
+        place.link(patience=1.0) as link,
         pytest.raises(IncompleteError, match=reason),
     ):
-        exchange.fetch([shard], tmp_path)
+        link.fetch([shard], tmp_path)
     place.again()
 
 
 def refused(place, answer: str, site: str, shard: Shard, folder: Path) -> bool:
     """Tell whether a site can neither fetch a shard nor send it as north."""
-    with place.exchange(site) as exchange:
+    with place.link(site) as link:
         with pytest.raises(MismatchError, match=answer):
-            exchange.send([shard], folder, "north")
+            link.send([shard], folder, "north")
         with pytest.raises(MismatchError, match=answer):
-            exchange.fetch([shard], folder / "new")
+            link.fetch([shard], folder / "new")
     return True
 
 
@@ -152,10 +152,10 @@ def test_a_site_writes_into_its_own_places_alone(place, tmp_path):
     shards = write_shards([b"d"], tmp_path)
 
     with (
-        place.exchange("east") as exchange,
+        place.link("east") as link,
         pytest.raises(MismatchError, match="got 403"),
     ):
-        exchange.send(shards, tmp_path, "north")
+        link.send(shards, tmp_path, "north")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_certificate_of_another_authority_is_refused(place, tmp_path):
     ours = place.kit("north") / "ca.crt"
 
     with (
-        Exchange(f"localhost:{place.port}", ours, theirs) as foreign,
+        ShardLink(f"localhost:{place.port}", ours, theirs) as foreign,
         pytest.raises(MismatchError, match="got 400"),
     ):
         foreign.fetch([shard], tmp_path / "inbox")
@@ -215,9 +215,9 @@ def test_who_was_revoked_or_got_a_new_kit_is_refused_with_the_old_one(place, tmp
 
     assert refused(place, "got 403", "north", shard, tmp_path)
     unpack(place.folder, "north")
-    with place.exchange() as exchange:
-        exchange.fetch([shard], tmp_path / "new")
-        exchange.send([shard], tmp_path, "north")
+    with place.link() as link:
+        link.fetch([shard], tmp_path / "new")
+        link.send([shard], tmp_path, "north")
     (tmp_path / "new" / shard.digest).unlink()
 
     provision(place.consortium, place.folder, revoke=["north"])

@@ -16,14 +16,14 @@ import httpx
 from ctflow_fed.errors import IncompleteError, MismatchError, UpdateError
 from ctflow_fed.federation.shards import Shard, check_shard
 
-__all__ = ["Exchange"]
+__all__ = ["ShardLink"]
 
 CALL_SECONDS = 60.0
 LONGEST_PAUSE = 15.0
 PIECE = 2**20
 
 
-class Exchange:
+class ShardLink:
     """A site's way to the shards at ``address``, HOST:PORT of its server.
 
     ``authority`` is the certificate that the server's must come from, ``identity`` the
@@ -43,7 +43,7 @@ class Exchange:
             timeout=CALL_SECONDS,
         )
 
-    def __enter__(self) -> "Exchange":
+    def __enter__(self) -> "ShardLink":
         return self
 
     def __exit__(self, *error: object) -> None:
