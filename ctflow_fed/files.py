@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "digest_of",
+    "is_sha256",
     "read_json",
     "sha256_of",
     "write_atomically",
@@ -71,6 +73,11 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_sha256(value: object) -> bool:
+    """Tell whether a value is a SHA-256 as it is written here."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def digest_of(value: Any) -> str:

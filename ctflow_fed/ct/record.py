@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ctflow_fed.errors import StoreError
+from ctflow_fed.files import is_sha256
 
 __all__ = ["StoreHeader", "StudyRecord"]
 
 STUDY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST = 2**20  # of any count or length: what is larger comes from a broken file
 
 
@@ -113,10 +113,6 @@ def _is_patient(value: object) -> bool:
     return value == "" or _is_id(value)
 
 
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and SHA256.fullmatch(value) is not None
-
-
 _Fields = Mapping[str, Callable[[object], bool]]
 
 _HEADER: _Fields = {
@@ -133,7 +129,7 @@ _RECORD: _Fields = {
     "spacing": _is_spacing,
     "labels": _is_labels,
     "flags": _is_flags,
-    "sha256": _is_sha256,
+    "sha256": is_sha256,
     "patient": _is_patient,
 }
 

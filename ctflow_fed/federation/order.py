@@ -1,7 +1,6 @@
 """What the server tells every site in a round."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +9,13 @@ from ctflow_fed import __version__
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.settings import LARGEST_RANK, OPTIMIZERS, ConfigValue
+from ctflow_fed.files import is_sha256
 from ctflow_fed.model import FMvTConfig
 from ctflow_fed.training import TrainSettings
 
 __all__ = ["RoundOrder", "check_version"]
 
 PAYLOADS = ("weights", "adapter")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +107,8 @@ def _check_order(record: Mapping[str, Any]) -> None:
     if not (
         all(_is_count(record.get(key), most) for key, most in limits.items())
         and all(record.get(key) in known for key, known in words.items())
-        and all(_is_digest(record.get(key)) for key in ("manifest", "start", "job"))
-        and (_is_digest(base) if is_adapter else base == "")
+        and all(is_sha256(record.get(key)) for key in ("manifest", "start", "job"))
+        and (is_sha256(base) if is_adapter else base == "")
         and is_adapter == bool(record["adapter-rank"])
     ):
         raise UpdateError(
@@ -129,7 +128,3 @@ def check_version(version: object) -> None:
 
 def _is_count(value: object, most: int) -> bool:
     return type(value) is int and 0 <= value <= most
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and DIGEST.fullmatch(value) is not None

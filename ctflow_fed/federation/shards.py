@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.settings import ConfigValue
-from ctflow_fed.files import sha256_of, write_bytes
+from ctflow_fed.files import is_sha256, sha256_of, write_bytes
 
 __all__ = [
     "MOST_SHARDS",
@@ -29,8 +29,6 @@ __all__ = [
 SHARD_BYTES = 64 * 2**20
 MOST_SHARDS = 100
 """6.4 GB: as many as a site may have at the server."""
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Shard(NamedTuple):
@@ -111,7 +109,7 @@ def shards_from_record(record: Mapping[str, object]) -> list[Shard]:
         names, counts = digests.split(","), sizes.split(",")
         if (
             len(names) == len(counts) <= MOST_SHARDS
-            and all(DIGEST.fullmatch(each) for each in names)
+            and all(map(is_sha256, names))
             and all(re.fullmatch(r"[0-9]{1,8}", each) for each in counts)
             and all(0 < int(each) <= SHARD_BYTES for each in counts)
         ):

@@ -88,16 +88,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         restore(checkpoint, state, job)
-    if state.step > steps:
-        raise MismatchError(
-            f"this run is at step {state.step} already; ask for more than that, or "
-            "choose another folder"
-        )
-    if ledger is not None and ledger.steps < state.step:
-        raise StoreError(
-            f"expected a ledger of {state.step} noisy steps in privacy.json, found "
-            f"{ledger.steps}; restore it, or begin in a new folder"
-        )
+    _check_step(state.step, steps, ledger)
     _keep_lines(out / "train.jsonl", state.step)
     losses = _losses(state, store, settings, range(state.step, steps), seed, ledger)
     _run(state, losses, settings, steps=steps, job=job, out=out)
@@ -119,6 +110,20 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         averaged.load_state_dict(state.average)
     save_package(out / "model", averaged, provenance)
     return out / "model"
+
+
+def _check_step(step: int, steps: int, ledger: PrivacyLedger | None) -> None:
+    """Refuse to go back, and to go on from steps that the ledger does not know."""
+    if step > steps:
+        raise MismatchError(
+            f"this run is at step {step} already; ask for more than that, or "
+            "choose another folder"
+        )
+    if ledger is not None and ledger.steps < step:
+        raise StoreError(
+            f"expected a ledger of {step} noisy steps in privacy.json, found "
+            f"{ledger.steps}; restore it, or begin in a new folder"
+        )
 
 
 def _adapted(

@@ -40,12 +40,6 @@ LINK = (
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def ask(authority, port: int, path: str, body: bytes = b"", headers=()) -> int:
     """Return the status that a client gets who trusts the authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -60,7 +54,7 @@ def ask(authority, port: int, path: str, body: bytes = b"", headers=()) -> int:
 
 
 @pytest.fixture(scope="module")
-def deployed(environment, tmp_path_factory):
+def deployed(environment, tmp_path_factory, free_port):
     """A consortium whose one site is registered; the ports outside and inside."""
     folder = tmp_path_factory.mktemp("lung")
     outside, inside = free_port(), free_port()

@@ -109,3 +109,18 @@ def settings(tmp_path: Path) -> FederationSettings:
 def direct_grid() -> type[DirectGrid]:
     """The class, for a test module cannot import its conftest."""
     return DirectGrid
+
+
+@pytest.fixture(scope="session")
+def stopping_in() -> Callable[[int], Answer]:
+    """A function: answer as the client does until a round that kills the server."""
+
+    def stopping(number: int) -> Answer:
+        def answer(message: Message, context: Context) -> Message:
+            if message.metadata.group_id == str(number):
+                raise KeyboardInterrupt
+            return client(message, context)
+
+        return answer
+
+    return stopping

@@ -63,17 +63,6 @@ def claiming(number):
     return answer
 
 
-def stopping_in(number):
-    """Answer as the client does until a round, in which the server is killed."""
-
-    def answer(message, context):
-        if message.metadata.group_id == str(number):
-            raise KeyboardInterrupt
-        return client(message, context)
-
-    return answer
-
-
 def with_losses(*losses):
     """Evaluate to these losses, the first of them before the first round."""
 
@@ -339,7 +328,7 @@ def test_a_restarted_node_takes_its_site_up_again(direct_grid, stores, settings)
     [("fedadam", 0.0), ("diloco", 0.9), ("fedavg", 0.9)],
 )
 def test_a_killed_job_of_any_strategy_ends_with_the_weights_of_an_unbroken_one(
-    direct_grid, stores, settings, tmp_path, strategy, decay
+    direct_grid, stores, settings, tmp_path, strategy, decay, stopping_in
 ):
     settings = replace(settings, rounds=3, steps=1, strategy=strategy, server_ema=decay)
     unbroken = replace(settings, out=str(tmp_path / "unbroken"))
@@ -462,7 +451,7 @@ def test_a_site_that_took_studies_in_with_another_codec_is_refused(
 
 
 def test_three_wrong_answers_quarantine_a_site_until_it_is_released(
-    direct_grid, stores, settings
+    direct_grid, stores, settings, stopping_in
 ):
     settings = replace(settings, rounds=6, steps=1)
     grid = direct_grid(stores, a=stopping_in(5), b=NAN)

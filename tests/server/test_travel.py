@@ -67,17 +67,6 @@ def parts_of(grid, site):
     ]
 
 
-def stopping_in(number):
-    """Answer as the client does until a round, in which the server is killed."""
-
-    def answer(message, context):
-        if message.metadata.group_id == str(number):
-            raise KeyboardInterrupt
-        return client(message, context)
-
-    return answer
-
-
 def test_a_round_costs_a_site_one_download_and_one_upload(
     direct_grid, stores, settings
 ):
@@ -194,7 +183,7 @@ def test_a_site_that_says_that_it_lacks_everything_always_is_left_out(
     ids=str,
 )
 def test_a_killed_job_ends_with_the_weights_of_an_unbroken_one(
-    direct_grid, stores, settings, tmp_path, choice, init
+    direct_grid, stores, settings, tmp_path, choice, init, stopping_in
 ):
     settings = replace(settings, rounds=3, steps=2, init=init, **choice)
     unbroken = replace(settings, out=str(tmp_path / "unbroken"))
@@ -214,7 +203,7 @@ def test_a_killed_job_ends_with_the_weights_of_an_unbroken_one(
 
 
 def test_a_server_that_was_started_again_sends_everything_once(
-    direct_grid, stores, settings
+    direct_grid, stores, settings, stopping_in
 ):
     settings = replace(settings, rounds=3, steps=1, precision="int8")
     with pytest.raises(KeyboardInterrupt):

@@ -32,7 +32,12 @@ from ctflow_fed.deployment.site.gate import (
     read_order,
     spent,
 )
-from ctflow_fed.deployment.site.objects import Content, Parcel, parcel_of, read_content
+from ctflow_fed.deployment.site.objects import (
+    Content,
+    Dispatch,
+    dispatch_of,
+    read_content,
+)
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import RoundOrder
@@ -202,22 +207,22 @@ class GatedConnection:
         if question is None:
             raise RuntimeError("an answer came without a question")
         try:
-            parcel = self._parcel(question, answer)
-            check_size(self._site.policy, parcel.bytes)
+            dispatch = self._dispatch(question, answer)
+            check_size(self._site.policy, dispatch.bytes)
         except CTFlowError as error:
             self._record("out", question, str(error))
             self._refuse(question, str(error), answer.seconds)
         else:
-            self._record("out", question, parcel=parcel)
-            self._deliver(parcel, answer.seconds)
+            self._record("out", question, dispatch=dispatch)
+            self._deliver(dispatch, answer.seconds)
         finally:
             self._question = None
 
-    def _parcel(self, question: _Question, answer: _Answer) -> Parcel:
+    def _dispatch(self, question: _Question, answer: _Answer) -> Dispatch:
         message = question.message
         if answer.has_error:
             code = self._error_code(answer)
-            return parcel_of(Message(Error(code, ERROR_TEXT), reply_to=message), {})
+            return dispatch_of(Message(Error(code, ERROR_TEXT), reply_to=message), {})
         kind = message.metadata.message_type
         content = read_content(answer.root, answer.objects)
         if set(content.arrays) - ({"arrays"} if kind == "train" else set()):
@@ -228,7 +233,7 @@ class GatedConnection:
         if self._site.dry_run:
             self._site.show(kind, records, content.arrays.get("arrays", {}))
             raise UpdateError("dry run: the answer is shown at the site, not sent")
-        return parcel_of(
+        return dispatch_of(
             Message(RecordDict(), reply_to=message),
             {name: _record(name, values) for name, values in records.items()},
             content.array_objects,
@@ -258,13 +263,13 @@ class GatedConnection:
         """Answer with a refusal in place of what was asked."""
         values = ConfigRecord({"site": self._site.name, "reason": reason})
         reply = Message(RecordDict(), reply_to=question.message)
-        self._deliver(parcel_of(reply, {"refusal": values}), seconds)
+        self._deliver(dispatch_of(reply, {"refusal": values}), seconds)
 
-    def _deliver(self, parcel: Parcel, seconds: float) -> None:
+    def _deliver(self, dispatch: Dispatch, seconds: float) -> None:
         """Send a reply and those of its objects that the server does not have."""
-        wanted, session = self._flower.send(parcel.message, parcel.tree, seconds)
-        run_id = parcel.message.metadata.run_id
-        for identity, content in parcel.objects.items():
+        wanted, session = self._flower.send(dispatch.message, dispatch.tree, seconds)
+        run_id = dispatch.message.metadata.run_id
+        for identity, content in dispatch.objects.items():
             if identity in wanted:
                 self._flower.push_object(run_id, session, identity, content)
 
@@ -273,7 +278,7 @@ class GatedConnection:
         event: str,
         question: _Question,
         reason: str = "",
-        parcel: Parcel | None = None,
+        dispatch: Dispatch | None = None,
     ) -> None:
         """Write to the audit log what came or leaves, before it does."""
         order, message = question.order, question.message
@@ -286,8 +291,8 @@ class GatedConnection:
             kind=str(message.metadata.message_type)[:40],
             round=order.round_number if order else 0,
             bundle=question.bundle,
-            digest=parcel.tree.object_id if parcel else message.metadata.message_id,
-            bytes=parcel.bytes if parcel else came,
+            digest=dispatch.tree.object_id if dispatch else message.metadata.message_id,
+            bytes=dispatch.bytes if dispatch else came,
             passes=passes(order, self._site.holdings()) if order and trains else 0.0,
         )
         self._site.audit.append(entry)

@@ -8,6 +8,7 @@ from datetime import time
 import numpy as np
 from numpy.typing import NDArray
 
+from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.policy import POLICY, Policy
 from ctflow_fed.errors import UpdateError
@@ -45,7 +46,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
 
 LONGEST_TEXT = 4000
 LONGEST_REASON = 400
-CLIP_SLICES = 16
 
 Values = Mapping[str, object]
 """The values of a record of texts and numbers."""

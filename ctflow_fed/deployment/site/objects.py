@@ -21,7 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from ctflow_fed.deployment.site.gate import WireLike
 from ctflow_fed.errors import UpdateError
 
-__all__ = ["Content", "Parcel", "parcel_of", "read_content"]
+__all__ = ["Content", "Dispatch", "dispatch_of", "read_content"]
 
 SMALL: dict[str, type[ConfigRecord] | type[MetricRecord]] = {
     "ConfigRecord": ConfigRecord,
@@ -40,7 +40,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Dispatch:
     """A message that is ready to be sent: without content, and all of its objects."""
 
     message: Message
@@ -97,12 +97,12 @@ def _array(objects: Objects, identity: str) -> WireLike:
     return WireLike(str(body["dtype"]), shape, str(body["stype"]), pieces)
 
 
-def parcel_of(
+def dispatch_of(
     reply: Message,
     records: Mapping[str, ConfigRecord | MetricRecord],
     arrays: Mapping[str, str] | None = None,
     objects: Objects | None = None,
-) -> Parcel:
+) -> Dispatch:
     """Return a reply with these records, and with arrays whose objects exist already.
 
     ``reply`` has the metadata, or an error; ``arrays`` are the objects of array
@@ -124,7 +124,7 @@ def parcel_of(
     root = ObjectTree(object_id=get_object_id(content), children=trees)
     new[root.object_id] = content
     reply.metadata.__dict__["_message_id"] = root.object_id
-    return Parcel(reply, root, new)
+    return Dispatch(reply, root, new)
 
 
 def _object(kind: str, children: list[ObjectTree], body: bytes) -> bytes:

@@ -15,7 +15,6 @@ __all__ = ["METRICS", "POLICY", "SITE_TOML", "Hours", "Policy", "read_policy"]
 POLICY = "site.toml"
 METRICS = ("num-examples", "loss-first", "loss-last", "loss")
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[A-Za-z0-9+/]{59}=")  # an Ed25519 key as openssl writes it
 
 SITE_TOML = """\
@@ -187,7 +186,7 @@ def _flag(value: object) -> bool:
 READERS: dict[str, Reader] = {
     "signers": _list("Ed25519 public keys in base64", KEY.pattern),
     "payloads": _list("`weights` and `adapter`", "weights|adapter"),
-    "base_models": _list("digests of 64 hexadecimal digits", DIGEST.pattern),
+    "base_models": _list("digests of 64 hexadecimal digits", "[0-9a-f]{64}"),
     "rounds": _whole(0),
     "epochs": _number(0),
     "steps": _whole(0),

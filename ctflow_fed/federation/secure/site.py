@@ -28,7 +28,7 @@ from ctflow_fed.federation.secure.quantise import quantise
 from ctflow_fed.federation.secure.shamir import SHARE_BYTES, split
 from ctflow_fed.federation.secure.state import (
     STEPS,
-    SiteState,
+    SiteSecrets,
     read_state,
     write_state,
 )
@@ -132,7 +132,7 @@ class SecureSite:
                 "expected survivors that shared their secrets, got others; "
                 "repeat the round as another attempt"
             )
-        write_state(self._path, SiteState(step="over"))
+        write_state(self._path, SiteSecrets(step="over"))
         return {
             site: seed if site in survivors else key
             for site, (key, seed) in state.received.items()
@@ -140,9 +140,9 @@ class SecureSite:
 
     def abandon(self) -> None:
         """Wipe the secrets of a round that came to nothing."""
-        write_state(self._path, SiteState(step="over"))
+        write_state(self._path, SiteSecrets(step="over"))
 
-    def _state(self, step: str) -> SiteState:
+    def _state(self, step: str) -> SiteSecrets:
         state = read_state(self._path)
         if state.step != step:
             raise MismatchError(
@@ -151,7 +151,7 @@ class SecureSite:
             )
         return state
 
-    def _write(self, state: SiteState, **changes: object) -> SiteState:
+    def _write(self, state: SiteSecrets, **changes: object) -> SiteSecrets:
         changed = replace(state, **changes)  # type: ignore[arg-type]  # fields by name
         write_state(self._path, changed)
         return changed
@@ -163,7 +163,7 @@ class SecureSite:
                 "or others; wait for more sites"
             )
 
-    def _check_peers(self, state: SiteState, sealed: Mapping[str, bytes]) -> None:
+    def _check_peers(self, state: SiteSecrets, sealed: Mapping[str, bytes]) -> None:
         if self.site in sealed or not set(sealed) <= set(state.advertisements):
             raise UpdateError(
                 "expected shares of other sites that advertised keys, got others; "
@@ -171,7 +171,7 @@ class SecureSite:
             )
         self._check_enough([self.site, *sealed])
 
-    def _open(self, state: SiteState, sender: str, sealed: bytes) -> list[bytes]:
+    def _open(self, state: SiteSecrets, sender: str, sealed: bytes) -> list[bytes]:
         content = open_sealed(*self._channel(state, sender, self.site, sealed))
         if len(content) != 2 * SHARE_BYTES:
             raise UpdateError(
@@ -181,7 +181,7 @@ class SecureSite:
         return [content[:SHARE_BYTES], content[SHARE_BYTES:]]
 
     def _channel(
-        self, state: SiteState, sender: str, receiver: str, content: bytes
+        self, state: SiteSecrets, sender: str, receiver: str, content: bytes
     ) -> tuple[bytes, bytes, bytes]:
         """Return key, content and context of what one site tells another.
 
@@ -194,7 +194,7 @@ class SecureSite:
         return key, content, context
 
     def _masked(
-        self, arrays: Arrays, state: SiteState, peers: list[str]
+        self, arrays: Arrays, state: SiteSecrets, peers: list[str]
     ) -> Iterator[tuple[str, NDArray[np.uint32]]]:
         """Yield ``y_u = x_u + PRG(b_u) +- PRG(s_uv)`` of each array (Sec. 4)."""
         found = _advertised(state)
@@ -216,9 +216,9 @@ class SecureSite:
             yield name, total
 
 
-def _own(state: SiteState) -> Advertisement:
+def _own(state: SiteSecrets) -> Advertisement:
     return Advertisement.of(state.cipher_secret, state.mask_secret, state.seed)
 
 
-def _advertised(state: SiteState) -> dict[str, Advertisement]:
+def _advertised(state: SiteSecrets) -> dict[str, Advertisement]:
     return {site: Advertisement(*keys) for site, keys in state.advertisements.items()}

@@ -8,13 +8,13 @@ from pathlib import Path
 from ctflow_fed.errors import MismatchError
 from ctflow_fed.files import write_private
 
-__all__ = ["STEPS", "SiteState", "read_state", "write_state"]
+__all__ = ["STEPS", "SiteSecrets", "read_state", "write_state"]
 
 STEPS = ("advertise", "share", "mask", "reveal", "over")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteState:
+class SiteSecrets:
     """The secrets of a site in one round, and what it is to do next.
 
     ``received`` holds for each site the shares of its mask key and of its seed.
@@ -28,7 +28,7 @@ class SiteState:
     received: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def fresh(cls) -> "SiteState":
+    def fresh(cls) -> "SiteSecrets":
         """Return new secrets, from the operating system."""
         return cls(
             cipher_secret=secrets.token_bytes(32),
@@ -41,7 +41,7 @@ class SiteState:
         return json.dumps(self.__dict__, default=bytes.hex).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "SiteState":
+    def from_json(cls, content: bytes) -> "SiteSecrets":
         """Read a state; what is none raises ``MismatchError``."""
         try:
             value = json.loads(content)
@@ -67,13 +67,13 @@ def _lists(value: dict[str, list[str]]) -> dict[str, list[bytes]]:
     return {site: [bytes.fromhex(each) for each in row] for site, row in value.items()}
 
 
-def read_state(path: Path) -> SiteState:
+def read_state(path: Path) -> SiteSecrets:
     """Read the state of a round, new where there is none yet."""
-    return (
-        SiteState.from_json(path.read_bytes()) if path.exists() else SiteState.fresh()
-    )
+    if not path.exists():
+        return SiteSecrets.fresh()
+    return SiteSecrets.from_json(path.read_bytes())
 
 
-def write_state(path: Path, state: SiteState) -> None:
+def write_state(path: Path, state: SiteSecrets) -> None:
     """Write a state that the user of the site alone may read."""
     write_private(path, state.to_json())
