@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,11 @@ def sites(haar_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     return [root / "a", root / "b"]
 
 
+def _heed_interrupts() -> None:
+    """Heed SIGINT, which whoever runs the tests in the background has ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command:
     """``ctflow federation run --local``, started as a user does."""
 
@@ -61,6 +67,7 @@ class Command:
                 env=ENVIRONMENT,
                 stdout=stdout,
                 stderr=stderr,
+                preexec_fn=_heed_interrupts,
             )
 
     def run(self, sites: list[Path], out: Path, **options: str) -> tuple[int, str, str]:
