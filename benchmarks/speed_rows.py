@@ -63,7 +63,7 @@ def clip_of(
     """Return a clip as the network takes it; the released one knows one token only."""
     side, tokens = pixels // FACTOR, 1 if config.released else REPORT_TOKENS
     shape = (batch, config.latent_channels, CLIP_SLICES, side, side)
-    frames = FrameConditions(
+    frames = FrameConditions.of(
         torch.rand(batch, CLIP_SLICES, QUANTITIES, device=device),
         torch.zeros(batch, CLIP_SLICES, dtype=torch.bool, device=device),
         torch.zeros(batch, device=device),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from ctflow_fed.errors import SettingsError
-from ctflow_fed.shapes import Geometry, KnownFrames, Latent, Latents
+from ctflow_fed.shapes import Geometry, Known, KnownFrames, Latent, Latents, Nearest
 
 __all__ = [
     "BLACK_HU",
@@ -34,6 +34,7 @@ __all__ = [
     "clip_geometry",
     "extend",
     "interpolated",
+    "nearest_mm",
     "written",
 ]
 
@@ -48,6 +49,9 @@ WHITE_HU = 1000.0
 
 QUANTITIES = 4
 """Numbers that place a slice: height, fraction, slice spacing, number of slices."""
+
+HEIGHT_MM = 300.0
+"""The unit of heights: that of a chest."""
 
 LARGEST_STEP = 4
 """How many times finer a level may be than the one before it."""
@@ -190,11 +194,19 @@ def clip_geometry(clip: Sequence[int], span: Span) -> Geometry:
     slices (in 256); all of order one. Slices beyond the end have a fraction above one.
     """
     index = torch.tensor(clip, dtype=torch.float32)
-    height = index * span.spacing_mm / 300
+    height = index * span.spacing_mm / HEIGHT_MM
     fraction = index / max(span.slices - 1, 1)
     spacing = torch.full_like(index, span.spacing_mm / 5)
     length = torch.full_like(index, span.slices / 256)
     return torch.stack([height, fraction, spacing, length], dim=-1)[None]
+
+
+def nearest_mm(geometry: Geometry, known: Known) -> Nearest:
+    """Return how far the nearest known frames of a clip are, below and above."""
+    height = geometry[..., 0] * HEIGHT_MM
+    below = torch.where(known, height, -torch.inf).cummax(1).values
+    above = torch.where(known, -height, -torch.inf).flip(1).cummax(1).values.flip(1)
+    return torch.stack([height - below, -above - height], dim=-1)
 
 
 def interpolated(

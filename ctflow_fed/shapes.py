@@ -35,6 +35,9 @@ Clip = Float[Tensor, "batch channels frames height width"]
 Time = Float[Tensor, " batch"]
 """The time of each clip on its path: 1 is noise, 0 is data."""
 
+ClipTime = Float[Tensor, "batch #channels #frames 1 1"]
+"""The time of each channel and frame of each clip, or one for all of them."""
+
 TimeGrid = Float[Tensor, " times"]
 """The times that a solver stops at, from 1 to 0."""
 
@@ -52,6 +55,10 @@ KnownSlices = Bool[Tensor, " slices"]
 
 Known = Bool[Tensor, "batch frames"]
 """Which frames of each clip are known."""
+
+Nearest = Float[Tensor, "batch frames 2"]
+"""Millimetres from each frame to the nearest known one below it and above it; infinite
+where there is none, zero for a known frame."""
 
 Geometry = Float[Tensor, "batch frames quantities"]
 """Where each frame lies in its volume (see `ctflow_fed.clips`)."""

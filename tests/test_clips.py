@@ -16,6 +16,7 @@ from ctflow_fed.clips import (
     clip_geometry,
     extend,
     interpolated,
+    nearest_mm,
 )
 from ctflow_fed.errors import SettingsError
 
@@ -243,3 +244,14 @@ def test_one_known_frame_is_the_context_of_all():
     context = interpolated(_frames(1, 2, 3, 4), (0, 1, 2, 3), known, _frames(7.0))
 
     assert torch.equal(context, _frames(3.0, 3.0, 3.0, 3.0))
+
+
+def test_the_nearest_known_frames_are_told_in_millimetres():
+    geometry = clip_geometry((0, 2, 4, 6), Span(8, 2.5))
+    known = torch.tensor([[False, True, False, False]])
+
+    nearest = nearest_mm(geometry, known)
+
+    inf = torch.inf
+    expected = [[inf, 5.0], [0.0, 0.0], [5.0, inf], [10.0, inf]]
+    torch.testing.assert_close(nearest[0], torch.tensor(expected))

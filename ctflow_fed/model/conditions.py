@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ctflow_fed.shapes import Clip, Geometry, Known, Time, TokenMask, Tokens
+from ctflow_fed.clips import nearest_mm
+from ctflow_fed.shapes import Clip, Geometry, Known, Nearest, Time, TokenMask, Tokens
 
 __all__ = ["Conditions", "FrameConditions"]
 
@@ -13,13 +14,22 @@ __all__ = ["Conditions", "FrameConditions"]
 class FrameConditions:
     """Our extensions: where the frames lie, which are known, how noisy the context is.
 
-    ``geometry`` comes from `ctflow_fed.clips.clip_geometry`; ``noise_level`` is the
-    share of noise in the context, 0 to 1.
+    ``geometry`` comes from `ctflow_fed.clips.clip_geometry`, ``nearest`` from
+    `ctflow_fed.clips.nearest_mm`; ``noise_level`` is the share of noise in the context,
+    0 to 1.
     """
 
     geometry: Geometry
     known: Known
+    nearest: Nearest
     noise_level: Time
+
+    @classmethod
+    def of(
+        cls, geometry: Geometry, known: Known, noise_level: Time
+    ) -> "FrameConditions":
+        """Return the conditions of whole clips, whose frames lie in rising order."""
+        return cls(geometry, known, nearest_mm(geometry, known), noise_level)
 
     def to(self, device: torch.device) -> "FrameConditions":
         """Return the conditions on a device."""
@@ -54,8 +64,12 @@ class Conditions:
         """Return the conditions of the same clip without its first and last frame."""
         frames = self.frames
         if frames is not None:
-            geometry, known = frames.geometry[:, 1:-1], frames.known[:, 1:-1]
-            frames = replace(frames, geometry=geometry, known=known)
+            frames = replace(
+                frames,
+                geometry=frames.geometry[:, 1:-1],
+                known=frames.known[:, 1:-1],
+                nearest=frames.nearest[:, 1:-1],
+            )
         return replace(self, context=self.context[:, :, 1:-1], frames=frames)
 
     def without_report(self) -> "Conditions":

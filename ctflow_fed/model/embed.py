@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctflow_fed.model.conditions import FrameConditions
-from ctflow_fed.shapes import Clip, Hidden, Time, TokenMask, Tokens
+from ctflow_fed.model.neighbours import NEAR, nearness
+from ctflow_fed.shapes import Clip, ClipTime, Hidden, Time, TokenMask, Tokens
 
 __all__ = [
     "PATCH",
@@ -128,6 +129,7 @@ class FrameEmbedder(nn.Module):
         super().__init__()
         self.geometry = nn.Linear(quantities * (2 * self.OCTAVES + 1), features)
         self.known = nn.Linear(PATCH, features)
+        self.near = nn.Linear(PATCH * NEAR, features)
         self.level = nn.Linear(2 * FREQUENCIES, features)
 
     def forward(self, frames: FrameConditions) -> Float[Tensor, "batch pairs hidden"]:
@@ -137,10 +139,11 @@ class FrameEmbedder(nn.Module):
         waves = torch.cat([frames.geometry, angles.sin(), angles.cos()], dim=-1)
         paired = waves.unflatten(1, (-1, PATCH)).mean(2)
         known = frames.known.unflatten(1, (-1, PATCH))
+        near = nearness(frames).unflatten(1, (-1, PATCH)).flatten(2)
         level = _waves(1000 * frames.noise_level.float())
         dtype = self.known.weight.dtype
         placed = self.geometry(paired.to(dtype)) + self.known(known.to(dtype))
-        return placed + self.level(level.to(dtype))[:, None]
+        return placed + self.near(near.to(dtype)) + self.level(level.to(dtype))[:, None]
 
 
 class Refiner(nn.Module):
@@ -165,14 +168,13 @@ class Refiner(nn.Module):
         noisy: Clip,
         velocity: Clip,
         context: Clip,
-        t: Time,
+        t: ClipTime,
         told: Float[Tensor, "batch pairs features"],
     ) -> Clip:
         """Return what to add to a velocity.
 
-        ``told`` embeds ``t``, the report and what is known of each pair of frames.
+        ``told`` embeds the time, the report and what is known of each pair of frames.
         """
-        t = t[:, None, None, None, None]
         data, noise = noisy - t * velocity, noisy + (1 - t) * velocity
         frames = self.told(told).unflatten(2, (PATCH, -1)).flatten(1, 2).movedim(2, 1)
         scale, shift = frames[..., None, None].chunk(2, dim=1)

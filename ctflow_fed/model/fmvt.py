@@ -11,6 +11,7 @@ What is unusual about it:
 What we add, all of it zero until trained and absent where no `FrameConditions` come:
 
 * each frame's place in the volume, whether it is known, the noise of the context;
+* a guess from the nearest known slices, which leaves a simpler path (`SimplerPath`);
 * the mean of the report's tokens, added to the time;
 * a refiner that mends the edges of patches.
 
@@ -37,16 +38,19 @@ from ctflow_fed.model.embed import (
     frame_positions,
     place_positions,
 )
+from ctflow_fed.model.neighbours import Neighbours
 from ctflow_fed.model.presets import FMvTConfig
 from ctflow_fed.seeds import derive_seed
-from ctflow_fed.shapes import Clip, Hidden, HiddenTokens, Time, TokenMask
+from ctflow_fed.shapes import Clip, ClipTime, Hidden, HiddenTokens, Time, TokenMask
 
 __all__ = ["FMvT", "fresh_network", "is_extension"]
 
 ZERO_BRANCHES = (
     "frame_embedder.geometry",
     "frame_embedder.known",
+    "frame_embedder.near",
     "frame_embedder.level",
+    "neighbours.guess",
     "report_pool",
     "refiner.told",
     "refiner.leave",
@@ -57,6 +61,7 @@ ZERO_BRANCHES = (
 
 EXTENSIONS = (
     "frame_embedder.",
+    "neighbours.",
     "report_pool.",
     "refiner.",
     "final_layer.gain.",
@@ -83,6 +88,7 @@ class FMvT(nn.Module):
         self.y_embedder = ReportEmbedder(config.report_features, d, released=released)
         self.report_pool = nn.Linear(d, d)
         self.frame_embedder = FrameEmbedder(QUANTITIES, d)
+        self.neighbours = Neighbours(config.latent_channels)
         self.blocks = nn.ModuleList(
             FMvTBlock(d, config.heads, released=released) for _ in range(config.layers)
         )
@@ -114,6 +120,16 @@ class FMvT(nn.Module):
         ``noisy`` is ``[batch, channels, frames, height, width]`` with even frames,
         height and width; ``timestep`` is 1 at noise and 0 at data.
         """
+        t, frames = timestep[:, None, None, None, None], conditions.frames
+        if frames is None:
+            return self._unguessed(noisy, t, timestep, conditions)
+        path = self.neighbours(noisy, t, conditions.context, frames)
+        return path.velocity(self._unguessed(path.z_t, path.t, timestep, conditions))
+
+    def _unguessed(
+        self, noisy: Clip, t: ClipTime, timestep: Time, conditions: Conditions
+    ) -> Clip:
+        """Return the velocity of what the known slices do not tell, at its times."""
         height, width = noisy.shape[-2] // PATCH, noisy.shape[-1] // PATCH
         d, frames = self.config.features, conditions.frames
 
@@ -131,26 +147,24 @@ class FMvT(nn.Module):
         for index, block in enumerate(self.blocks):
             place = None if index else positions
             x = self._through(block, x, modulation, tokens, seen, place)
-        velocity = self._velocity(x, time, noisy, timestep)
+        velocity = self._velocity(x, time, noisy, t)
         if frames is None:
             return velocity
         told = time[:, None] + placed
-        return velocity + self.refiner(
-            noisy, velocity, conditions.context, timestep, told
-        )
+        return velocity + self.refiner(noisy, velocity, conditions.context, t, told)
 
     def _velocity(
         self,
         x: Hidden,
         time: Float[Tensor, "batch hidden"],
         noisy: Clip,
-        timestep: Time,
+        t: ClipTime,
     ) -> Clip:
         """Turn what the blocks give into a velocity."""
         if self.config.released:
             return self.final_layer(x, time, noisy.shape[-2] // PATCH)
         residual = self.final_layer(x, time, noisy.shape[-2] // PATCH, noisy)
-        return preconditioned(noisy, residual, timestep)
+        return preconditioned(noisy, residual, t)
 
     def _through(self, block: nn.Module, x: Hidden, *given: Tensor | None) -> Hidden:
         """Pass ``x`` through a block."""
@@ -162,7 +176,7 @@ class FMvT(nn.Module):
         )
 
 
-def preconditioned(x_t: Clip, residual: Clip, t: Time) -> Clip:
+def preconditioned(x_t: Clip, residual: Clip, t: ClipTime) -> Clip:
     """Return the velocity that a network's ``residual`` stands for.
 
     ``((2 t - 1) / S) x_t - residual / sqrt(S)`` with ``S = (1 - t)^2 + t^2``, the
@@ -171,7 +185,6 @@ def preconditioned(x_t: Clip, residual: Clip, t: Time) -> Clip:
     residual is of variance one: it is the clean data at t = 1 and the noise at t = 0,
     where what it says of the data counts no more.
     """
-    t = t[:, None, None, None, None]
     variance = (1 - t).square() + t.square()
     return (2 * t - 1) / variance * x_t - residual * variance.rsqrt()
 

@@ -21,7 +21,7 @@ __all__ = [
     "save_package",
 ]
 
-FORMAT = "ctflow-fed model 4"
+FORMAT = "ctflow-fed model 5"
 
 METHODS = ("known", "ctflow")
 """The methods of training that there are, ours and the paper's."""

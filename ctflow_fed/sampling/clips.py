@@ -106,6 +106,7 @@ def _joined(first: Conditions, second: Conditions) -> Conditions:
         frames = FrameConditions(
             torch.cat([first.frames.geometry, second.frames.geometry]),
             torch.cat([first.frames.known, second.frames.known]),
+            torch.cat([first.frames.nearest, second.frames.nearest]),
             torch.cat([first.frames.noise_level, second.frames.noise_level]),
         )
     return Conditions(

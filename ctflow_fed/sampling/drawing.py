@@ -109,7 +109,7 @@ class _Canvas:
             torch.stack(context).transpose(1, 2),
             reports.tokens[told].to(device),
             reports.mask[told].to(device),
-            FrameConditions(
+            FrameConditions.of(
                 torch.cat(geometry).to(device),
                 seen.to(device),
                 torch.zeros(len(jobs), device=device),

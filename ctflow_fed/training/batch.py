@@ -193,7 +193,7 @@ def known_clips(
     blurred = _blurred(torch.stack(context).transpose(1, 2), noise_level, generator)
     geometry = torch.cat([each.geometry() for each in places])
     report, mask = _reports(store, places)
-    extensions = FrameConditions(geometry, known, noise_level)
+    extensions = FrameConditions.of(geometry, known, noise_level)
     data = torch.stack(frames).transpose(1, 2)
     return ClipBatch(data, Conditions(blurred, report, mask, extensions), ~known)
 

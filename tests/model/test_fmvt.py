@@ -45,8 +45,8 @@ def _conditions(batch: int = 2, frames: int = 16, tokens: int = 3) -> Conditions
         _clip(batch, frames).flip(0),
         torch.randn(batch, tokens, 768, generator=generator),
         torch.ones(batch, tokens, dtype=torch.bool),
-        FrameConditions(
-            torch.rand(batch, frames, 4, generator=generator),
+        FrameConditions.of(
+            torch.rand(batch, frames, 4, generator=generator).sort(1).values,
             torch.rand(batch, frames, generator=generator) < 0.5,
             torch.rand(batch, generator=generator),
         ),
@@ -60,7 +60,9 @@ def _of_first(conditions: Conditions) -> Conditions:
         conditions.context[:1],
         conditions.report[:1],
         conditions.report_mask[:1],
-        FrameConditions(frames.geometry[:1], frames.known[:1], frames.noise_level[:1]),
+        FrameConditions.of(
+            frames.geometry[:1], frames.known[:1], frames.noise_level[:1]
+        ),
     )
 
 
@@ -195,7 +197,7 @@ def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch():
 
     together = network(_clip(), _times(), told)
     alone = network(_clip()[:1], _times()[:1], _of_first(told))
-    torch.testing.assert_close(together[:1], alone, rtol=0, atol=2e-5)
+    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=2e-5)
 
 
 @torch.no_grad()
@@ -270,7 +272,7 @@ config = FMvTConfig(layers=2, features=32, heads=2, released={released})
 network = fresh_network(config, seed=0).eval()
 told = Conditions(
     torch.randn(1, 16, 4, 4, 4), torch.randn(1, 3, 768), torch.ones(1, 3) > 0,
-    FrameConditions(torch.rand(1, 4, 4), torch.zeros(1, 4) > 0, torch.zeros(1)),
+    FrameConditions.of(torch.rand(1, 4, 4), torch.zeros(1, 4) > 0, torch.zeros(1)),
 )
 inputs = torch.randn(1, 16, 4, 4, 4), torch.full((1,), 0.5), told
 with torch.no_grad():

@@ -99,7 +99,7 @@ class _Pairs(FMvT):
 def test_near_data_slices_are_paired_both_ways():
     network = _Pairs(FMvTConfig(layers=1, features=32, heads=2))
     noise = torch.zeros(1, 16, 8, 4, 4)
-    frames = FrameConditions(
+    frames = FrameConditions.of(
         clip_geometry(range(8), Span(8, 5.0)),
         torch.zeros(1, 8, dtype=torch.bool),
         torch.zeros(1),

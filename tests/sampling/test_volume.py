@@ -205,9 +205,9 @@ def test_an_empty_report_is_no_report(package: ModelPackage, empty: str):
 
 def test_what_is_drawn_resembles_what_was_seen(haar_store: Path):
     store, network = LatentStore.open(haar_store), fresh_network(SMALL, seed=0)
-    settings = TrainSettings(batch_clips=4, max_frames=16, learning_rate=3e-3)
-    fit(network, store, settings, steps=60, seed=0)
-    package = ModelPackage(network, describe(store, steps=60, seed=0), "digest")
+    settings = TrainSettings(batch_clips=4, max_frames=16, learning_rate=2e-3)
+    fit(network, store, settings, steps=120, seed=0)
+    package = ModelPackage(network, describe(store, steps=120, seed=0), "digest")
     sampler = VolumeSampler(
         package, HaarCodec(), HashingReportEncoder(), SampleSettings(steps=4)
     )

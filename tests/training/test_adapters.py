@@ -90,7 +90,7 @@ def _saved(store: Path, package: ModelPackage, folder: Path) -> Path:
 def _velocity(network: FMvT) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     noisy, context = torch.randn(2, 1, 16, 16, 8, 8, generator=generator)
-    frames = FrameConditions(
+    frames = FrameConditions.of(
         torch.zeros(1, 16, network.frame_embedder.geometry.in_features // 13),
         torch.zeros(1, 16, dtype=torch.bool),
         torch.zeros(1),
