@@ -7,7 +7,14 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from ctflow_fed.federation import Arrays, Job, Parcel, Parcels, RoundOrder
+from ctflow_fed.federation import (
+    Arrays,
+    Job,
+    Parcel,
+    Parcels,
+    RoundOrder,
+    arrays_digest,
+)
 from server.sites import Roster, ask
 from server.strategy import Sorted, bytes_in, is_lacking, order_content, sort_replies
 
@@ -39,15 +46,15 @@ class Answers(Sorted[T]):
 class Exchange:
     """Asks the sites of a job, and remembers which weights each of them holds.
 
-    It is known from their answers, and only for as long as the server runs: a server
-    that was started again sends everything once. The base of an adapter is sent to
-    those who say that they lack it.
+    It is known from their answers. A server that was started again takes it that the
+    sites of the last round hold the model that it ended with. Who lacks anything, be it
+    the base of an adapter, says so and is sent everything.
     """
 
     def __init__(self, grid: Grid, roster: Roster, job: Job) -> None:
         self.roster = roster
         self._grid, self._job = grid, job
-        self._held: dict[str, str] = {}
+        self._held = _held_after(job)
 
     def ask(
         self,
@@ -95,6 +102,15 @@ class Exchange:
             **{site: self.roster.why_silent(site, seconds) for site in silent},
             **{site: self.roster.why_absent(site) for site in absent},
         }
+
+
+def _held_after(job: Job) -> dict[str, str]:
+    """Return what the sites hold after the last finished round, as far as is known."""
+    if not job.ledger.records:
+        return {}
+    last = job.ledger.records[-1]
+    heard = set(last.slices) - set(last.refused)
+    return dict.fromkeys(heard, arrays_digest(job.state.model))
 
 
 class _Post:

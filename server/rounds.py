@@ -19,6 +19,7 @@ from ctflow_fed.federation import (
     beside_digest,
     open_job,
     outliers,
+    playing,
     shares_of,
     weighted_mean,
 )
@@ -37,6 +38,11 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
     A job that was killed goes on after its last finished round and ends with the
     weights of an unbroken one.
     """
+    with playing(Path(settings.out)):
+        _play(grid, settings)
+
+
+def _play(grid: Grid, settings: FederationSettings) -> None:
     job = open_job(settings)
     if job.is_finished:
         log.info("all rounds are done already")

@@ -6,7 +6,6 @@ where this process writes. They hold the folder's lock as well, so that nobody s
 second set while one of them is left.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from ctflow_fed.deployment.certificates import is_current
 from ctflow_fed.deployment.environment import flower_environment
@@ -33,6 +31,7 @@ from ctflow_fed.errors import (
     SettingsError,
 )
 from ctflow_fed.files import write_json, write_private, write_text
+from ctflow_fed.locks import locked
 
 __all__ = ["SITES", "nginx_command", "serve"]
 
@@ -40,6 +39,7 @@ SECRET = "superexec.secret"
 SITES = "flower/sites.json"
 """The node of each site at the server that runs, or ran last."""
 
+RUNS_ALREADY = "the server of this folder runs already; stop it first"
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -68,7 +68,11 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
     server = folder.resolve() / "server"
     _check_programs()
     _check_folder(server)
-    with _locked(server) as lock, _stopped_by_signals(), _daemons() as daemons:
+    with (
+        locked(server / "lock", RUNS_ALREADY) as lock,
+        _stopped_by_signals(),
+        _daemons() as daemons,
+    ):
         outside, inside = ports_in((server / "nginx.conf").read_text("utf-8"))
         environment = _prepare(server, inside)
         admit(server)
@@ -123,18 +127,6 @@ def _check_folder(server: Path) -> None:
             "the server's certificate is not valid at the time that this host's clock "
             "tells; set the clock with NTP, or provision again"
         )
-
-
-@contextmanager
-def _locked(server: Path) -> Iterator[IO[bytes]]:
-    with (server / "lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IncompleteError(
-                "the server of this folder runs already; stop it first"
-            ) from None
-        yield lock
 
 
 @contextmanager

@@ -20,7 +20,14 @@ from ctflow_fed.federation.encoding import (
     unpack,
 )
 from ctflow_fed.federation.job import Job, open_job
-from ctflow_fed.federation.ledger import Ledger, RoundRecord, read_ledger, release
+from ctflow_fed.federation.ledger import (
+    Ledger,
+    RoundRecord,
+    is_playing,
+    playing,
+    read_ledger,
+    release,
+)
 from ctflow_fed.federation.local_fit import SiteResult, local_loss, local_round
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import (
@@ -114,6 +121,7 @@ __all__ = [
     "facts_of",
     "federated_average",
     "follow",
+    "is_playing",
     "load_arrays",
     "local_loss",
     "local_round",
@@ -128,6 +136,7 @@ __all__ = [
     "outliers",
     "pack",
     "part_of",
+    "playing",
     "plus",
     "read_beside",
     "read_ledger",

@@ -32,7 +32,6 @@ from ctflow_fed.federation.strategies import (
     advance,
     follow,
 )
-from ctflow_fed.files import digest_of
 from ctflow_fed.model import (
     FMvT,
     ModelPackage,
@@ -55,14 +54,13 @@ class Job:
 
     ``part`` is what of a network the job trains, ``state`` what the server carries on,
     and ``change`` what leads to its weights from those before, as it is sent; all but
-    ``part`` change with `advance`. ``name`` is the digest of all that the result
-    depends on, ``origin`` the provenance of the model that ``network`` was read from,
-    if any, ``parent`` the digest of the weights that the job began with.
+    ``part`` change with `advance`. ``origin`` is the provenance of the model that
+    ``network`` was read from, if any, ``parent`` the digest of the weights that the job
+    began with.
     """
 
     settings: FederationSettings
     ledger: Ledger
-    name: str
     network: FMvT
     part: Part
     state: ServerState
@@ -110,7 +108,7 @@ class Job:
             network=self.network.config,
             manifest=self.part.signature,
             start=arrays_digest(arrays),
-            job=self.name,
+            job=self.ledger.job,
             sites=sites,
             adapter_rank=self.settings.adapter_rank,
             base=self.part.base_digest,
@@ -198,8 +196,7 @@ def open_job(settings: FederationSettings) -> Job:
         package, state = _last_round(ledger, merged=isinstance(part, AdapterPart))
         network = package.network
     origin = package.provenance if package else None
-    name = digest_of(identity)
-    return Job(settings, ledger, name, network, part, state, origin, parent)
+    return Job(settings, ledger, network, part, state, origin, parent)
 
 
 def _last_round(ledger: Ledger, *, merged: bool) -> tuple[ModelPackage, ServerState]:

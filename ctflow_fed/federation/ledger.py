@@ -1,28 +1,46 @@
 """The folder of a federated job: what was done, and from where to go on.
 
-    run.json             the settings that the result depends on
+    run.json             the settings that the result depends on, and the job's name
     rounds.jsonl         one line a finished round
     rounds/NNNN/         the model package after round NNNN and the server's state; the
                          last and the best are kept
     model/               the model package that is the result
     adapter/             the adapter that was merged into it, where one was trained
     released.json        the sites that were let in again, and after which round
+    lock                 held by the one process that plays the job
 
 A round is finished when its line is in rounds.jsonl; its package is in place by then.
 """
 
 import json
+import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_origin
+from typing import IO, Any, get_origin
 
-from ctflow_fed.errors import MismatchError, PackageError, SettingsError
-from ctflow_fed.files import read_json, write_json, write_text
+from ctflow_fed.errors import (
+    IncompleteError,
+    MismatchError,
+    PackageError,
+    SettingsError,
+)
+from ctflow_fed.files import is_sha256, read_json, write_json, write_text
+from ctflow_fed.locks import is_locked, locked
 
-__all__ = ["ADAPTER", "STATE", "Ledger", "RoundRecord", "read_ledger", "release"]
+__all__ = [
+    "ADAPTER",
+    "STATE",
+    "Ledger",
+    "RoundRecord",
+    "is_playing",
+    "playing",
+    "read_ledger",
+    "release",
+]
 
 ADAPTER = "adapter"
 """The adapter in the folder of a round, where one is trained."""
@@ -30,6 +48,8 @@ ADAPTER = "adapter"
 STATE = "server.safetensors"
 """What the server carries on beside a model package, where there is anything."""
 
+JOB = "job"  # the key of its name
+LOCK, RUN, ROUNDS = "lock", "run.json", "rounds.jsonl"
 RELEASED = "released.json"
 STRIKES = 3  # wrong answers before a site is quarantined
 
@@ -86,10 +106,16 @@ class RoundRecord:
 
 
 class Ledger:
-    """The job in one folder; made with `Ledger.open`. It has one writer at a time."""
+    """The job in one folder; made with `Ledger.open`. It has one writer at a time.
 
-    def __init__(self, folder: Path, records: tuple[RoundRecord, ...]) -> None:
+    ``job`` is its name, drawn when it begins: two jobs of equal settings have two.
+    """
+
+    def __init__(
+        self, folder: Path, job: str, records: tuple[RoundRecord, ...]
+    ) -> None:
         self.folder = folder
+        self.job = job
         self.records = records
 
     @classmethod
@@ -98,22 +124,18 @@ class Ledger:
 
         Raises ``MismatchError`` when the job that is there has other settings.
         """
-        path = folder / "run.json"
+        path = folder / RUN
         if not path.exists():
-            write_json(path, dict(identity))
-        try:
-            known = read_json(path)
-        except ValueError:
-            raise PackageError(
-                "run.json of the job is no JSON; restore it or begin in a new folder"
-            ) from None
+            with _written():
+                write_json(path, {**identity, JOB: secrets.token_hex(32)})
+        job, known = _read_run(path)
         if known != json.loads(json.dumps(dict(identity))):
             different = _different(known, identity)
             raise MismatchError(
                 f"the job that is there was begun with other {different}; "
                 "repeat its settings, or choose a new folder"
             )
-        return cls(folder, _read_records(folder / "rounds.jsonl"))
+        return cls(folder, job, _read_records(folder / ROUNDS))
 
     @property
     def rounds(self) -> int:
@@ -160,13 +182,17 @@ class Ledger:
         }
 
     def commit(self, record: RoundRecord, save: Callable[[Path], object]) -> None:
-        """Let ``save`` write the round's package, then write the round's line."""
-        _write_folder(self.checkpoint(record.round), save)
+        """Let ``save`` write the round's package, then write the round's line.
+
+        Raises ``IncompleteError`` on a full disk; the round does not count then.
+        """
         lines = [asdict(each) for each in (*self.records, record)]
         text = "".join(
             json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines
         )
-        write_text(self.folder / "rounds.jsonl", text)
+        with _written():
+            _write_folder(self.checkpoint(record.round), save)
+            write_text(self.folder / ROUNDS, text)
         self.records = (*self.records, record)
         kept = {self.checkpoint(number) for number in (self.rounds, self.best)}
         for folder in (self.folder / "rounds").iterdir():
@@ -176,16 +202,29 @@ class Ledger:
     def publish(self, round_number: int) -> None:
         """Make the package of a round that is kept the result."""
         chosen = self.checkpoint(round_number)
-        if (chosen / ADAPTER).exists():
-            _copy_folder(chosen / ADAPTER, self.folder / ADAPTER)
-        _copy_folder(chosen, self.model, without=(STATE, ADAPTER))
+        with _written():
+            if (chosen / ADAPTER).exists():
+                _copy_folder(chosen / ADAPTER, self.folder / ADAPTER)
+            _copy_folder(chosen, self.model, without=(STATE, ADAPTER))
 
 
 def read_ledger(folder: Path) -> Ledger:
     """Read the job in a folder; raises ``PackageError`` where none is."""
-    if not (folder / "run.json").exists():
-        raise PackageError("expected the folder of a job, got one without a run.json")
-    return Ledger(folder, _read_records(folder / "rounds.jsonl"))
+    if not (folder / RUN).exists():
+        raise PackageError(f"expected the folder of a job, got one without a {RUN}")
+    job, _ = _read_run(folder / RUN)
+    return Ledger(folder, job, _read_records(folder / ROUNDS))
+
+
+def playing(folder: Path) -> AbstractContextManager[IO[bytes]]:
+    """Hold the job in a folder, so that nobody else plays it at the same time."""
+    busy = "this job is being played already; look at: ctflow federation status"
+    return locked(folder / LOCK, busy)
+
+
+def is_playing(folder: Path) -> bool:
+    """Tell whether a process on this host plays the job in a folder."""
+    return is_locked(folder / LOCK)
 
 
 def release(folder: Path, site: str) -> None:
@@ -209,10 +248,26 @@ def _write_folder(folder: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` fill a folder beside ``folder``, then move it there."""
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save(partial)
+    try:
+        partial.mkdir(parents=True)
+        save(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Say in a sentence that the folder of the job cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise IncompleteError(
+            f"the job's folder cannot be written to ({error.strerror or 'no reason'}); "
+            "make room, and the same command goes on after the last finished round"
+        ) from error
 
 
 def _copy_folder(source: Path, folder: Path, without: Sequence[str] = ()) -> None:
@@ -223,6 +278,21 @@ def _copy_folder(source: Path, folder: Path, without: Sequence[str] = ()) -> Non
             source, partial, ignore=ignore, dirs_exist_ok=True
         ),
     )
+
+
+def _read_run(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name of a job and the settings that its result depends on."""
+    try:
+        known = read_json(path)
+        job = known.pop(JOB)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        job, known = None, {}
+    if not is_sha256(job):
+        raise PackageError(
+            f"{RUN} of the job is not what was written; restore it or begin in a new "
+            "folder"
+        )
+    return job, known
 
 
 def _read_records(path: Path) -> tuple[RoundRecord, ...]:
@@ -259,9 +329,7 @@ def _read_released(folder: Path) -> dict[str, int]:
     return released
 
 
-def _different(known: object, identity: Mapping[str, Any]) -> str:
+def _different(known: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     """Name the settings that differ, by their keys only."""
-    if not isinstance(known, dict):
-        return "settings"
     keys = sorted(set(known) | set(identity))
     return ", ".join(key for key in keys if known.get(key) != identity.get(key))

@@ -24,8 +24,8 @@ class RoundOrder:
 
     ``manifest`` is the digest of names and shapes of all arrays that the job trains,
     ``start`` that of the arrays that the order is about, ``base`` that of the weights
-    which an adapter belongs to, empty where all weights are trained; ``job`` is that of
-    all that the job's result depends on, and ``sites`` is how many are asked in this
+    which an adapter belongs to, empty where all weights are trained; ``job`` is the
+    name of the job, unlike any other's, and ``sites`` is how many are asked in this
     round. ``version`` is that of the server's library.
     """
 

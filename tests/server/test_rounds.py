@@ -1,7 +1,9 @@
 """A whole job, with the real client answering in place of Flower's network."""
 
+import errno
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MessageType
 from client.app import app as client
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import IncompleteError, MismatchError
-from ctflow_fed.federation import RAW, release
+from ctflow_fed.federation import RAW, is_playing, release
 from ctflow_fed.model import PRESETS, fresh_network, load_package, save_package
 from ctflow_fed.training import describe
 from server.rounds import play_job
@@ -150,6 +152,40 @@ def test_a_job_that_was_stopped_ends_with_the_weights_of_an_unbroken_one(
 
     assert len(records_of(settings)) == 2
     assert records_of(settings)[-1]["digest"] == records_of(unbroken)[-1]["digest"]
+
+
+def test_a_job_is_played_by_one_server_at_a_time(direct_grid, stores, settings):
+    def submitting_again(message, context):
+        with pytest.raises(IncompleteError, match="being played already"):
+            play_job(direct_grid(stores), settings)
+        assert is_playing(Path(settings.out))
+        return client(message, context)
+
+    play_job(direct_grid(stores, b=submitting_again), replace(settings, rounds=1))
+
+    assert [record["round"] for record in records_of(settings)] == [1]
+    assert not is_playing(Path(settings.out))
+
+
+def test_a_full_disk_ends_the_job_with_a_sentence_and_loses_nothing(
+    direct_grid, stores, settings, tmp_path, monkeypatch
+):
+    unbroken = replace(settings, out=str(tmp_path / "unbroken"))
+    play_job(direct_grid(stores), unbroken)
+
+    def full(folder, *_):
+        (folder / "model.safetensors").write_bytes(b"all that was room for")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ctflow_fed.federation.job.save_package", full)
+        with pytest.raises(IncompleteError, match=r"No space left .*; make room"):
+            play_job(direct_grid(stores), settings)
+    assert list((Path(settings.out) / "rounds").iterdir()) == []
+    play_job(direct_grid(stores), settings)
+
+    expected, got = records_of(unbroken), records_of(settings)
+    assert [each["digest"] for each in got] == [each["digest"] for each in expected]
 
 
 def test_a_finished_job_asks_nobody(direct_grid, stores, settings):

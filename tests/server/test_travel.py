@@ -202,7 +202,7 @@ def test_a_killed_job_ends_with_the_weights_of_an_unbroken_one(
     assert digest == expected[-1]["digest"]
 
 
-def test_a_server_that_was_started_again_sends_everything_once(
+def test_a_server_that_was_started_again_sends_nothing_twice(
     direct_grid, stores, settings, stopping_in
 ):
     settings = replace(settings, rounds=3, steps=1, precision="int8")
@@ -212,11 +212,25 @@ def test_a_server_that_was_started_again_sends_everything_once(
     play_job(grid, settings)
 
     assert parts_of(grid, "a") == [
-        (MessageType.TRAIN, "arrays"),
+        (MessageType.TRAIN,),
         (MessageType.EVALUATE, "change"),
         (MessageType.TRAIN,),
         (MessageType.EVALUATE, "change"),
     ]
+
+
+def test_two_jobs_of_equal_settings_keep_apart_what_a_site_remembers(
+    direct_grid, stores, settings, tmp_path
+):
+    settings = replace(settings, precision="int8", optimizer="kept")
+    twin = replace(settings, out=str(tmp_path / "twin"))
+    for job in (settings, twin):
+        play_job(direct_grid(stores), job)
+
+    assert [each["digest"] for each in records_of(settings)] == [
+        each["digest"] for each in records_of(twin)
+    ]
+    assert len(list(state_of(stores, "a").glob("jobs/*"))) == 2
 
 
 def test_an_optimizer_that_is_kept_changes_the_job_from_its_second_round_on(
