@@ -1,12 +1,13 @@
 """The ClientApp of a site: it answers the server with numbers about its own store.
 
 Three things may be asked: what the site has (query), to train the weights of a round
-(train), and the loss of some weights (evaluate). To an order about weights that the
-site does not hold it answers that it lacks them. The SuperNode's node config holds
-``site``, the name; ``store``, the folder; and optionally ``threads``, the CPU threads,
-and ``state``, the folder of what the site keeps from message to message, which is
-otherwise in .ctflow-state beside the store. No error of a site travels as it was
-raised: only our own sentences do, which quote no data, and of any other its kind.
+(train), and the loss of some weights (evaluate). In a private job no number leaves that
+depends on a patient and has no noise: neither counts nor losses. To an order about
+weights that the site does not hold it answers that it lacks them. The SuperNode's node
+config holds ``site``, the name; ``store``, the folder; and optionally ``threads``, the
+CPU threads, and ``state``, the folder of what the site keeps from message to message,
+which is otherwise in .ctflow-state beside the store. No error of a site travels as it
+was raised: only our own sentences do, which quote no data, and of any other its kind.
 """
 
 import logging
@@ -30,7 +31,9 @@ from ctflow_fed.errors import CTFlowError, SettingsError, UpdateError
 from ctflow_fed.federation import (
     RAW,
     Parcel,
+    PrivateResult,
     RoundOrder,
+    SiteResult,
     SiteState,
     WireArray,
     check_site_name,
@@ -38,6 +41,7 @@ from ctflow_fed.federation import (
     local_loss,
     local_round,
     open_parcel,
+    private_round,
     receipt,
 )
 
@@ -52,15 +56,15 @@ def preflight(message: Message, context: Context) -> Message:
     """Say what the store holds and which version is installed here."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
-        facts = ConfigRecord({**facts_of(store, site).to_record()})
-        return RecordDict({"facts": facts})
+        facts = facts_of(store, site, private="private" in message.content)
+        return RecordDict({"facts": ConfigRecord({**facts.to_record()})})
 
     return _answer(message, context, work)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the weights of a round and send them back with two losses."""
+    """Train the weights of a round and send them back with what may be told of it."""
 
     def work(store: LatentStore, site: str) -> RecordDict:
         order, parcel = _received(message)
@@ -69,24 +73,22 @@ def train(message: Message, context: Context) -> Message:
         if opened is None:
             return _lacking(site)
         memory = state.memory_before(order.round_number)
-        result = local_round(store, order, opened, site, memory)
+        result: SiteResult | PrivateResult
+        if order.privacy is None:
+            result = local_round(store, order, opened, site, memory)
+        else:
+            ledger = state.ledger(order.privacy)
+            result = private_round(store, order, opened, site, memory, ledger)
         state.keep_memory(order.round_number, result.memory)
         arrays = {
             name: Array(each.dtype, each.shape, RAW, each.data)
             for name, each in result.wire.items()
         }
-        metrics = MetricRecord(
-            {
-                "num-examples": result.slices,
-                "loss-first": result.loss_first,
-                "loss-last": result.loss_last,
-            }
-        )
         return RecordDict(
             {
                 "receipt": ConfigRecord({**receipt(order, site, store.header)}),
                 "arrays": ArrayRecord(arrays),
-                "metrics": metrics,
+                "metrics": MetricRecord({**result.metrics}),
             }
         )
 

@@ -106,7 +106,7 @@ class Exchange:
 
 def _held_after(job: Job) -> dict[str, str]:
     """Return what the sites hold after the last finished round, as far as is known."""
-    if not job.ledger.records:
+    if not job.ledger.records or job.settings.is_private:  # then it evaluated nothing
         return {}
     last = job.ledger.records[-1]
     heard = set(last.slices) - set(last.refused)

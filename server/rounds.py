@@ -2,9 +2,10 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from flwr.serverapp import Grid
 
 from ctflow_fed.errors import IncompleteError
 from ctflow_fed.federation import (
+    SPENT,
     FederationSettings,
     Job,
     RoundRecord,
@@ -25,7 +27,7 @@ from ctflow_fed.federation import (
 )
 from server.exchange import Answers, Exchange, Traffic
 from server.sites import Roster
-from server.strategy import CheckedUpdate, Sorted, loss_in, update_in
+from server.strategy import CheckedUpdate, Sorted, Spending, loss_in, update_in
 
 __all__ = ["play_job"]
 
@@ -49,7 +51,8 @@ def _play(grid: Grid, settings: FederationSettings) -> None:
         return
     if not job.is_played:
         keys = Path(settings.nodes) if settings.nodes else None
-        roster = Roster(grid, settings.sites, keys)
+        private = settings.is_private
+        roster = Roster(grid, settings.sites, keys, private=private)
         roster.wait(settings.wait_seconds, _barred(job))
         job.check_sites(list(roster.facts.values()))
         _play_rounds(Exchange(grid, roster, job), job)
@@ -68,7 +71,7 @@ def _play_rounds(exchange: Exchange, job: Job) -> None:
         record = _play_round(exchange, job, loss, traffic)
         job.commit(record, list(exchange.roster.facts.values()))
         loss, traffic = record.loss_after, Traffic()
-        values = asdict(record)
+        values = record.to_json()
         text = " ".join(f"{key}={json.dumps(values[key])}" for key in values)
         log.info("%s", text, extra={"record": record})
 
@@ -78,16 +81,22 @@ def _play_round(
 ) -> RoundRecord:
     """Train at the sites, average what they send, evaluate the average at the sites.
 
-    ``traffic`` is what has travelled before.
+    ``traffic`` is what has travelled before. A round in which the sites find out that
+    the privacy budgets are spent changes no weight, and is the last.
     """
     began, number = time.monotonic(), job.ledger.rounds + 1
     barred = _barred(job)
     trained = _train(exchange, job, number, barred)
-    _check_quorum(job, number, trained, barred)
+    spending, spent = _spending(trained), _spent(trained)
     results = trained.taken
-    slices = {site: result.slices for site, result in results.items()}
-    shares = shares_of(slices, job.settings.max_share)
-    job.advance({site: result.arrays for site, result in results.items()}, slices)
+    if job.is_spent(spent) and len(results) < job.settings.min_sites:
+        results = {}
+    else:
+        _check_quorum(job, number, trained, barred)
+    slices = {site: exchange.roster.facts[site].weight for site in results}
+    shares = shares_of(slices, job.settings.max_share) if results else {}
+    if results:
+        job.advance({site: result.arrays for site, result in results.items()}, slices)
     unasked = trained.silent | set(barred)
     loss_after, told = _global_loss(exchange, job, number, unasked)
     lossless = {site: f"no loss: {why}" for site, why in told.refused.items()}
@@ -108,6 +117,8 @@ def _play_round(
         received=traffic.received,
         digest=job.digest,
         state=beside_digest(job.beside),
+        epsilon={site: each.epsilon for site, each in spending.items()},
+        spent=sorted(spent),
     )
 
 
@@ -121,17 +132,34 @@ def _train(
         start=start,
         length=job.part.length(start),
         precision=job.settings.precision,
+        privacy=job.settings.privacy(),
     )
     answers = exchange.ask(number, start, MessageType.TRAIN, read, barred)
     moved = {site: result.moved for site, result in answers.taken.items()}
     earlier = [far for record in job.ledger.records for far in record.moved.values()]
     out = outliers(moved, earlier)
+    idle = {
+        site: SPENT
+        for site, each in answers.taken.items()
+        if each.spending is not None and not each.spending.steps
+    }
     return replace(
         answers,
-        taken={s: each for s, each in answers.taken.items() if s not in out},
-        refused={**answers.refused, **out},
+        taken={s: each for s, each in answers.taken.items() if s not in {*out, *idle}},
+        refused={**answers.refused, **out, **idle},
         wrong=answers.wrong | set(out),
     )
+
+
+def _spending(trained: Sorted[CheckedUpdate]) -> dict[str, Spending]:
+    """Return what each site that has trained privately has spent."""
+    return {s: each.spending for s, each in trained.taken.items() if each.spending}
+
+
+def _spent(trained: Sorted[CheckedUpdate]) -> set[str]:
+    """Return the sites that cannot take another private step."""
+    idle = {site for site, why in trained.refused.items() if why == SPENT}
+    return idle | {s for s, each in _spending(trained).items() if each.is_spent}
 
 
 def _global_loss(
@@ -139,13 +167,16 @@ def _global_loss(
 ) -> tuple[float, Answers[float]]:
     """Return the loss of the global model over the sites, and what each of them said.
 
-    The sites ``without`` are not asked: who was silent just now would be so again.
+    The sites ``without`` are not asked: who was silent just now would be so again. In a
+    private job nobody is asked.
     """
+    if job.settings.is_private:
+        return math.nan, Answers({}, {}, frozenset(), frozenset(), Traffic())
     model, facts = job.state.model, exchange.roster.facts
     told = exchange.ask(number, model, MessageType.EVALUATE, loss_in, without)
     if not told.taken:
         raise _ended(number, "got nothing usable from any site", told.refused)
-    slices = {site: facts[site].slices for site in told.taken}
+    slices = {site: facts[site].weight for site in told.taken}
     return weighted_mean(told.taken, shares_of(slices, job.settings.max_share)), told
 
 
@@ -154,12 +185,14 @@ def _mean(
     shares: Mapping[str, float],
     loss: Callable[[CheckedUpdate], float],
 ) -> float:
+    if not results:
+        return math.nan
     return weighted_mean({site: loss(each) for site, each in results.items()}, shares)
 
 
 def _barred(job: Job) -> dict[str, str]:
-    """Return who is quarantined and why; too few others end the job for now."""
-    barred = job.ledger.quarantined()
+    """Return who is asked no more and why; too few others end the job for now."""
+    barred = {**job.ledger.quarantined(), **job.ledger.spent}
     if len(job.settings.sites) - len(barred) < job.settings.min_sites:
         raise _ended(job.ledger.rounds + 1, "has too few sites left", barred)
     return barred

@@ -30,11 +30,20 @@ class Roster:
     The first node of a name is the site for as long as it is present. Another one is
     asked again only when the first has gone, as it has when a SuperNode was started
     again, for that may be another node to Flower.
+
+    In a ``private`` job the sites are asked for no number, and one that tells some, or
+    none in any other job, cannot take part.
     """
 
     def __init__(
-        self, grid: Grid, sites: tuple[str, ...], keys: Path | None = None
+        self,
+        grid: Grid,
+        sites: tuple[str, ...],
+        keys: Path | None = None,
+        *,
+        private: bool = False,
     ) -> None:
+        self._private = private
         self.facts: dict[str, SiteFacts] = {}
         self._grid, self._sites, self._keys = grid, sites, keys
         self._registered: dict[int, str] = {}
@@ -119,7 +128,10 @@ class Roster:
         self._rivals = {n: s for n, s in held.items() if n in present}
 
     def _question(self, nodes: list[int]) -> None:
-        messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        asked = {"private": ConfigRecord({})} if self._private else {}
+        messages = [
+            Message(RecordDict({**asked}), node, MessageType.QUERY) for node in nodes
+        ]
         if messages:
             self._grid.push_messages(messages)
         for message, node in zip(messages, nodes, strict=True):
@@ -143,6 +155,7 @@ class Roster:
         try:
             facts = facts_in(content_of(reply))
             _check_name(facts, name)
+            _check_counts(facts, private=self._private)
             agreed_header([*self.facts.values(), facts])
         except CTFlowError as error:
             log.warning("a site cannot take part: %s", error)
@@ -206,6 +219,20 @@ def _check_name(facts: SiteFacts, name: str) -> None:
         raise MismatchError(
             "its node config has another site's name than its key is registered for; "
             "start it with the start.sh of its own kit"
+        )
+
+
+def _check_counts(facts: SiteFacts, *, private: bool) -> None:
+    """Refuse numbers that a private job must not have, and their absence elsewhere."""
+    if private and facts.slices:
+        raise MismatchError(
+            "it tells how much it holds, which a private job must not know; "
+            "start it with the version of the server"
+        )
+    if not private and not facts.slices:
+        raise MismatchError(
+            "it does not tell how much it holds, as its site.toml demands noise; "
+            "train privately, or leave it out"
         )
 
 

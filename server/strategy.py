@@ -1,5 +1,6 @@
 """What is said to a site, and what is taken from its reply, message by message."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -15,6 +16,7 @@ from flwr.app import (
 
 from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import (
+    PRIVATE_METRICS,
     RAW,
     Arrays,
     Parcel,
@@ -27,10 +29,12 @@ from ctflow_fed.federation import (
     plus,
     unpack,
 )
+from ctflow_fed.training import PrivacySettings
 
 __all__ = [
     "CheckedUpdate",
     "Sorted",
+    "Spending",
     "bytes_in",
     "content_of",
     "facts_in",
@@ -85,13 +89,28 @@ def bytes_in(reply: Message) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedUpdate:
-    """What a site has trained, and how far: relative to the length of the weights."""
+    """What a site has trained, and how far: relative to the length of the weights.
+
+    Of a private round there are no losses (nan), but what is spent of the budget.
+    """
 
     arrays: Arrays
-    slices: int
-    loss_first: float
-    loss_last: float
     moved: float
+    loss_first: float = math.nan
+    loss_last: float = math.nan
+    spending: "Spending | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What a site has spent of its privacy budget in all, and whether that was all.
+
+    ``steps`` are those of this round.
+    """
+
+    epsilon: float
+    steps: int
+    is_spent: bool
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,8 @@ def sort_replies(
             continue
         try:
             _check_receipt(content, order, facts[site])
-            _check_slices(content, facts[site].slices)
+            if facts[site].slices:
+                _check_slices(content, facts[site].slices)
             taken[site] = read(content)
         except CTFlowError as error:
             refused[site] = str(error)
@@ -159,7 +179,11 @@ def facts_in(content: RecordDict) -> SiteFacts:
 
 
 def update_in(
-    content: RecordDict, start: Arrays, length: float, precision: str
+    content: RecordDict,
+    start: Arrays,
+    length: float,
+    precision: str,
+    privacy: PrivacySettings | None = None,
 ) -> CheckedUpdate:
     """Return what a site has trained from ``start``, checked in every respect.
 
@@ -177,18 +201,38 @@ def update_in(
     if precision != "float32":
         update = plus(start, update)
     moved = check_update(update, start, length)
+    if privacy is not None:
+        spending = _spending_in(content, privacy)
+        return CheckedUpdate(arrays=update, moved=moved, spending=spending)
     return CheckedUpdate(
         arrays=update,
-        slices=_slices(content),
+        moved=moved,
         loss_first=_number(content, "loss-first"),
         loss_last=_number(content, "loss-last"),
-        moved=moved,
     )
 
 
 def loss_in(content: RecordDict) -> float:
     """Return the loss that a site found."""
     return _number(content, "loss")
+
+
+def _spending_in(content: RecordDict, privacy: PrivacySettings) -> Spending:
+    """Return what a site says it has spent; more than the budget is refused."""
+    metrics = content.get("metrics")
+    if not isinstance(metrics, MetricRecord) or set(metrics) != set(PRIVATE_METRICS):
+        raise UpdateError(
+            f"expected {', '.join(PRIVATE_METRICS)} and no other number with a private "
+            "update, got others; install the same version everywhere"
+        )
+    epsilon = _number(content, "epsilon")
+    if epsilon > privacy.epsilon:
+        raise UpdateError(
+            "expected a site that keeps to its privacy budget, got one that has spent "
+            "more; look at the ledger in its state folder"
+        )
+    steps, spent = int(_number(content, "steps")), bool(_number(content, "spent"))
+    return Spending(epsilon=epsilon, steps=steps, is_spent=spent)
 
 
 def _number(content: RecordDict, name: str) -> float:

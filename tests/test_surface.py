@@ -71,7 +71,6 @@ DOORS = {
         "evaluate_loss",
         "fit",
         "fit_privately",
-        "freeze_a",
         "load_adapter",
         "train",
     ],

@@ -2,12 +2,18 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.cli.options import (
+    FOLDER,
+    NEW_FOLDER,
+    privacy_options,
+    start_options,
+)
 from ctflow_fed.cli.site import command as site_command
 from ctflow_fed.errors import MissingExtraError
 
@@ -144,6 +150,7 @@ def server(folder: Path) -> None:
     help="What a site's optimizer remembers of the round before: nothing, or all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@privacy_options
 @start_options
 def run(
     sites: tuple[Path, ...],
@@ -159,6 +166,9 @@ def run(
     With --local at SITES, stores made by `ctflow intake`: the names of the folders name
     the sites. With --server at all sites of a consortium that are not revoked: the job
     is submitted to the server that `ctflow federation server` runs on this host.
+
+    With --dp-epsilon every site trains privately, and takes part no more when it has
+    spent its budget; --batch-clips is the number of patients that a step expects.
     """
     if local == (server is not None) or bool(sites) != local or (server and as_json):
         raise click.UsageError(
@@ -175,7 +185,7 @@ def run(
         sites=_registered(nodes) if nodes else tuple(stores),
         nodes=str(nodes or ""),
         init=str(init.resolve() if server else init) if init else "",
-        **choices,
+        **{name: value for name, value in choices.items() if value is not None},
     )
     if server:
         _submit(server, settings)
@@ -207,6 +217,7 @@ def status(out: Path, server: Path | None) -> None:
             f"{each.round:5d}  {each.loss_after:6.4f}  {len(each.slices):5d}  "
             f"{each.bytes / 1e6:6.1f}  {each.seconds:7.1f}"
         )
+        _say_spent(each)
         for site, reason in each.refused.items():
             click.echo(f"  left out: {site}: {reason}")
     click.echo(f"model: {ledger.model if ledger.is_published else 'not yet'}")
@@ -254,31 +265,43 @@ def _need_cryptography() -> None:
 def _say(played: "RoundRecord", rounds: int) -> None:
     """Show one line a round, and one more for each site that was left out."""
     click.echo(
-        f"round {played.round} of {rounds}: loss {played.loss_before:.4f} -> "
-        f"{played.loss_after:.4f} with {len(played.slices)} sites, "
-        f"{played.seconds:.1f} s",
+        f"round {played.round} of {rounds}: {_losses(played, played)} with "
+        f"{len(played.slices)} sites, {played.seconds:.1f} s",
         err=True,
     )
+    _say_spent(played, err=True)
     for site, reason in played.refused.items():
         click.echo(f"  left out: {site}: {reason}", err=True)
 
 
+def _say_spent(played: "RoundRecord", *, err: bool = False) -> None:
+    """Show what the sites of a private job have spent of their budgets."""
+    if played.epsilon:
+        spent = ", ".join(f"{s} {each:.3f}" for s, each in played.epsilon.items())
+        click.echo(f"  epsilon spent: {spent}", err=err)
+
+
+def _losses(first: "RoundRecord", last: "RoundRecord") -> str:
+    """Say how the loss went from before one round to after another, if it is told."""
+    if math.isnan(last.loss_after):
+        return "privately, no loss is told,"
+    return f"loss {first.loss_before:.4f} -> {last.loss_after:.4f}"
+
+
 def _summarise(job: "Job", as_json: bool) -> None:
     records, model = job.ledger.records, job.ledger.model
-    first, last, best = records[0].loss_before, records[-1].loss_after, job.ledger.best
+    first, last, best = records[0], records[-1], job.ledger.best
     if as_json:
         result = {
             "model": str(model),
             "rounds": len(records),
             "best_round": best,
-            "loss_first": first,
-            "loss_last": last,
+            "loss_first": first.to_json()["loss_before"],
+            "loss_last": last.to_json()["loss_after"],
             "digest": records[job.chosen - 1].digest,
         }
         click.echo(json.dumps(result))
     else:
-        click.echo(
-            f"{len(records)} rounds done, loss {first:.4f} -> {last:.4f}, "
-            f"lowest after round {best}"
-        )
+        lowest = f", lowest after round {best}" if best else ""
+        click.echo(f"{len(records)} rounds done, {_losses(first, last)}{lowest}")
         click.echo(f"model: {model}")

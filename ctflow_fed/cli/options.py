@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["FOLDER", "NEW_FOLDER", "PACKAGE", "start_options"]
+__all__ = ["FOLDER", "NEW_FOLDER", "PACKAGE", "privacy_options", "start_options"]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -31,6 +31,29 @@ class _Package(click.ParamType[Path]):
 PACKAGE = _Package()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def privacy_options(function: Function) -> Function:
+    """Add the options of private training."""
+    epsilon = click.option(
+        "--dp-epsilon",
+        type=float,
+        help="Train an adapter privately (DP-SGD by patient) until this much is spent.",
+    )
+    delta = click.option(
+        "--dp-delta", type=float, help="... at this delta.  [default: 1e-5]"
+    )
+    noise = click.option(
+        "--dp-noise",
+        type=float,
+        help="Standard deviation of the noise, in units of --dp-clip.  [default: 1.0]",
+    )
+    clip = click.option(
+        "--dp-clip",
+        type=float,
+        help="Largest norm of what one patient adds to a step.  [default: 1.0]",
+    )
+    return epsilon(delta(noise(clip(function))))
 
 
 def start_options(function: Function) -> Function:

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, start_options
+from ctflow_fed.cli.options import (
+    FOLDER,
+    NEW_FOLDER,
+    privacy_options,
+    start_options,
+)
 from ctflow_fed.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -38,22 +43,7 @@ __all__ = ["command"]
     is_flag=True,
     help="Compute activations twice in place of keeping them: less memory, slower.",
 )
-@click.option(
-    "--dp-epsilon",
-    type=float,
-    help="Train an adapter privately (DP-SGD by patient) until this much is spent.",
-)
-@click.option("--dp-delta", type=float, help="... at this delta.  [default: 1e-5]")
-@click.option(
-    "--dp-noise",
-    type=float,
-    help="Standard deviation of the noise, in units of --dp-clip.  [default: 1.0]",
-)
-@click.option(
-    "--dp-clip",
-    type=float,
-    help="Largest norm of what one patient adds to a step.  [default: 1.0]",
-)
+@privacy_options
 @start_options
 def command(
     site: Path,

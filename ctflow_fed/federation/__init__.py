@@ -21,6 +21,7 @@ from ctflow_fed.federation.encoding import (
 )
 from ctflow_fed.federation.job import Job, open_job
 from ctflow_fed.federation.ledger import (
+    SPENT,
     Ledger,
     RoundRecord,
     is_playing,
@@ -28,7 +29,14 @@ from ctflow_fed.federation.ledger import (
     read_ledger,
     release,
 )
-from ctflow_fed.federation.local_fit import SiteResult, local_loss, local_round
+from ctflow_fed.federation.local_fit import (
+    PRIVATE_METRICS,
+    PrivateResult,
+    SiteResult,
+    local_loss,
+    local_round,
+    private_round,
+)
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import (
     Change,
@@ -52,6 +60,7 @@ from ctflow_fed.federation.payload import (
     plus,
 )
 from ctflow_fed.federation.preflight import (
+    COUNTS,
     SiteFacts,
     agreed_header,
     facts_of,
@@ -79,8 +88,11 @@ from ctflow_fed.federation.strategies import (
 )
 
 __all__ = [
+    "COUNTS",
     "PRECISIONS",
+    "PRIVATE_METRICS",
     "RAW",
+    "SPENT",
     "STRATEGIES",
     "AdapterPart",
     "Arrays",
@@ -95,6 +107,7 @@ __all__ = [
     "Parcel",
     "Parcels",
     "Part",
+    "PrivateResult",
     "RoundOrder",
     "RoundRecord",
     "ServerState",
@@ -138,6 +151,7 @@ __all__ = [
     "part_of",
     "playing",
     "plus",
+    "private_round",
     "read_beside",
     "read_ledger",
     "receipt",

@@ -1,6 +1,6 @@
 """A federated job as the server holds it: its folder and the model so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -72,7 +72,17 @@ class Job:
     def is_played(self) -> bool:
         """Tell whether no round is left to play: all are done, or the best is over."""
         done, patience = self.ledger.rounds, self.settings.patience
-        return done >= self.settings.rounds or (0 < patience <= done - self.ledger.best)
+        is_over = 0 < patience <= done - self.ledger.best
+        return done >= self.settings.rounds or is_over or self.is_spent(())
+
+    def is_spent(self, more: Collection[str]) -> bool:
+        """Tell whether the privacy budgets of too many sites are spent to go on.
+
+        ``more`` are sites that are known to have spent theirs since the last round.
+        """
+        spent = {*self.ledger.spent, *more}
+        left = len(self.settings.sites) - len(spent)
+        return bool(spent) and left < self.settings.min_sites
 
     @property
     def is_finished(self) -> bool:
@@ -114,6 +124,7 @@ class Job:
             base=self.part.base_digest,
             precision=self.settings.precision,
             optimizer=self.settings.optimizer,
+            privacy=self.settings.privacy(),
         )
 
     def advance(self, updates: Mapping[str, Arrays], slices: Mapping[str, int]) -> None:
@@ -144,18 +155,22 @@ class Job:
         """Write a finished round: the package of ``network``, then the record."""
         header = agreed_header(facts)
         records = (*self.ledger.records, record)
+        slices, spacing = self._typical_volume(facts)
+        epsilon, delta = self._spent(record)
         provenance = Provenance(
             codec_id=header.codec_id,
             encoder_id=header.encoder_id,
             latent_size=(header.height, header.width),
-            slices=mean_slices(facts),
-            spacing=mean_spacing(facts),
+            slices=slices,
+            spacing=spacing,
             steps=record.round * self.settings.steps,
             seed=self.settings.seed,
             rounds=record.round,
             sites=len({site for each in records for site in each.slices}),
             parent=self.parent,
             method=self.settings.method,
+            epsilon=epsilon,
+            delta=delta,
         )
 
         def save(folder: Path) -> None:
@@ -168,6 +183,25 @@ class Job:
                 save_adapter(folder / ADAPTER, adapter)
 
         self.ledger.commit(record, save)
+
+    def _typical_volume(
+        self, facts: Sequence[SiteFacts]
+    ) -> tuple[int, tuple[float, float, float]]:
+        """Return slices and spacing: of the sites' volumes, privately of the parent's.
+
+        A private job adapts a package, so that it has a parent.
+        """
+        if self.settings.is_private and self.origin is not None:
+            return self.origin.slices, self.origin.spacing
+        return mean_slices(facts), mean_spacing(facts)
+
+    def _spent(self, record: RoundRecord) -> tuple[float | None, float | None]:
+        """Return what the site that spent most has spent, and at which delta."""
+        privacy = self.settings.privacy()
+        if privacy is None:
+            return None, None
+        spent = {**self.ledger.epsilon, **record.epsilon}
+        return max(spent.values(), default=0.0), privacy.delta
 
     def _rounded(self, state: ServerState) -> ServerState:
         """Return the state with the weights that sites get when the change is rounded.
@@ -190,7 +224,8 @@ def open_job(settings: FederationSettings) -> Job:
     identity = settings.identity()
     identity |= {"parent": parent, "network": asdict(network.config)}
     ledger = Ledger.open(Path(settings.out), identity)
-    part = part_of(network, settings.adapter_rank, settings.seed)
+    rank, private = settings.adapter_rank, settings.is_private
+    part = part_of(network, rank, settings.seed, private=private)
     state = ServerState(part.first)
     if ledger.rounds:
         package, state = _last_round(ledger, merged=isinstance(part, AdapterPart))

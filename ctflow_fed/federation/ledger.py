@@ -13,6 +13,7 @@ A round is finished when its line is in rounds.jsonl; its package is in place by
 """
 
 import json
+import math
 import secrets
 import shutil
 from collections import Counter
@@ -33,6 +34,7 @@ from ctflow_fed.locks import is_locked, locked
 
 __all__ = [
     "ADAPTER",
+    "SPENT",
     "STATE",
     "Ledger",
     "RoundRecord",
@@ -48,10 +50,14 @@ ADAPTER = "adapter"
 STATE = "server.safetensors"
 """What the server carries on beside a model package, where there is anything."""
 
+SPENT = "its privacy budget is spent: it takes part no more"
+"""Why a site is asked no more in a private job."""
+
 JOB = "job"  # the key of its name
 LOCK, RUN, ROUNDS = "lock", "run.json", "rounds.jsonl"
 RELEASED = "released.json"
 STRIKES = 3  # wrong answers before a site is quarantined
+LOSSES = {"train_loss_first", "train_loss_last", "loss_before", "loss_after"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +69,13 @@ class RoundRecord:
     site that did not take part in all of the round, and ``strikes`` are those of them
     whose answer was wrong. The losses are means over sites by their shares, of the
     first and the last quarter of training and of the global model before and after the
-    round; ``digest`` is that of the model's weights, ``state`` that of what the server
-    carries on beside them, empty if nothing. ``sent`` and ``received`` are the bytes of
-    all arrays that went to the sites and came from them; those of the first evaluation,
-    in which every site gets the weights for the first time, count for round 1.
+    round; a private job has none, nan here and null in the file. There ``epsilon`` is
+    what each site that took part has spent in all, and ``spent`` are those that cannot
+    take another step. ``digest`` is that of the model's weights, ``state`` that of what
+    the server carries on beside them, empty if nothing. ``sent`` and ``received`` are
+    the bytes of all arrays that went to the sites and came from them; those of the
+    first evaluation, in which every site gets the weights for the first time, count for
+    round 1.
     """
 
     round: int
@@ -83,6 +92,8 @@ class RoundRecord:
     received: int
     digest: str
     state: str
+    epsilon: dict[str, float]
+    spent: list[str]
 
     @property
     def bytes(self) -> int:
@@ -93,6 +104,9 @@ class RoundRecord:
     def from_json(cls, value: object) -> "RoundRecord":
         """Read a line; one of other keys or of kinds that do not fit is refused."""
         kinds = {each.name: get_origin(each.type) or each.type for each in fields(cls)}
+        if isinstance(value, dict):
+            losses = dict.fromkeys(LOSSES & set(value), math.nan)
+            value |= {key: each for key, each in losses.items() if value[key] is None}
         if (
             not isinstance(value, dict)
             or set(value) != set(kinds)
@@ -103,6 +117,12 @@ class RoundRecord:
                 "restore the file or begin in a new folder"
             )
         return cls(**value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        values = asdict(self)
+        absent = {key for key in LOSSES if math.isnan(values[key])}
+        return values | dict.fromkeys(absent)
 
 
 class Ledger:
@@ -153,8 +173,12 @@ class Ledger:
 
     @property
     def best(self) -> int:
-        """The first round with the lowest loss after it; 0 before any round."""
-        rounds = [(record.loss_after, record.round) for record in self.records]
+        """The first round with the lowest loss after it; 0 without any loss."""
+        rounds = [
+            (record.loss_after, record.round)
+            for record in self.records
+            if not math.isnan(record.loss_after)
+        ]
         return min(rounds)[1] if rounds else 0
 
     @property
@@ -181,12 +205,26 @@ class Ledger:
             if count >= STRIKES
         }
 
+    @property
+    def spent(self) -> dict[str, str]:
+        """The sites whose privacy budget is spent, and what is to be said of them."""
+        sites = sorted({site for record in self.records for site in record.spent})
+        return dict.fromkeys(sites, SPENT)
+
+    @property
+    def epsilon(self) -> dict[str, float]:
+        """What each site of a private job has spent in all."""
+        spent: dict[str, float] = {}
+        for record in self.records:
+            spent |= record.epsilon
+        return spent
+
     def commit(self, record: RoundRecord, save: Callable[[Path], object]) -> None:
         """Let ``save`` write the round's package, then write the round's line.
 
         Raises ``IncompleteError`` on a full disk; the round does not count then.
         """
-        lines = [asdict(each) for each in (*self.records, record)]
+        lines = [each.to_json() for each in (*self.records, record)]
         text = "".join(
             json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines
         )

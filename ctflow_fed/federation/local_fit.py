@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.encoding import Wire, compress, pack
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
 from ctflow_fed.federation.payload import Arrays, minus
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
-from ctflow_fed.training import evaluate_loss, fit
+from ctflow_fed.training import PrivacyLedger, evaluate_loss, fit, fit_privately
 
-__all__ = ["SiteResult", "local_loss", "local_round"]
+__all__ = [
+    "PRIVATE_METRICS",
+    "PrivateResult",
+    "SiteResult",
+    "local_loss",
+    "local_round",
+    "private_round",
+]
+
+PRIVATE_METRICS = ("epsilon", "steps", "spent")
+"""The only numbers that leave a site with the update of a private round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,36 @@ class SiteResult:
     loss_first: float
     loss_last: float
     memory: SiteMemory
+
+    @property
+    def metrics(self) -> dict[str, int | float]:
+        """The numbers that go with the update."""
+        return {
+            "num-examples": self.slices,
+            "loss-first": self.loss_first,
+            "loss-last": self.loss_last,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateResult:
+    """What a site has trained privately, as it travels, and what it has spent.
+
+    ``steps`` are those that its budget allowed in this round, ``epsilon`` is spent in
+    all, and ``is_spent`` tells whether not one step more is allowed.
+    """
+
+    wire: Wire
+    steps: int
+    epsilon: float
+    is_spent: bool
+    memory: SiteMemory
+
+    @property
+    def metrics(self) -> dict[str, int | float]:
+        """The numbers that go with the update; none of them depends on a patient."""
+        values = (self.epsilon, self.steps, int(self.is_spent))
+        return dict(zip(PRIVATE_METRICS, values, strict=True))
 
 
 def local_round(
@@ -65,11 +106,53 @@ def local_round(
     )
 
 
+def private_round(
+    store: LatentStore,
+    order: RoundOrder,
+    opened: Opened,
+    site: str,
+    memory: SiteMemory,
+    ledger: PrivacyLedger,
+) -> PrivateResult:
+    """Train what was sent by DP-SGD, as far as the budget of the ledger goes.
+
+    All of what comes of it is noisy or follows from the order and the number of
+    patients. The noise and the choice of patients are the site's own
+    (`ctflow_fed.training.randomness`).
+    """
+    network = opened.part.trainable(opened.arrays).to(default_device())
+    fitted = fit_privately(
+        network,
+        store,
+        order.training,
+        ledger,
+        steps=order.steps,
+        seed=order.seed,
+        round_number=order.round_number,
+        site=site,
+    )
+    trained = opened.part.trained(network)
+    wire, residual = _encoded(trained, opened.arrays, memory.residual, order.precision)
+    return PrivateResult(
+        wire=wire,
+        steps=fitted.steps,
+        epsilon=fitted.epsilon,
+        is_spent=fitted.is_spent,
+        memory=SiteMemory(residual),
+    )
+
+
 def local_loss(store: LatentStore, order: RoundOrder, opened: Opened) -> float:
     """Return the loss of the weights that were sent on a fixed choice of clips.
 
-    The choice is the same in every round of a job.
+    The choice is the same in every round of a job. In a private one no loss is told:
+    it depends on patients and has no noise.
     """
+    if order.privacy is not None:
+        raise UpdateError(
+            "expected no question for a loss in a private job, got one; "
+            "losses are not private"
+        )
     network = opened.part.network(opened.arrays).to(default_device())
     method = order.training.method
     return evaluate_loss(network, store, seed=order.seed, method=method)

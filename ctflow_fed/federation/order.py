@@ -11,7 +11,7 @@ from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.settings import LARGEST_RANK, OPTIMIZERS, ConfigValue
 from ctflow_fed.files import is_sha256
 from ctflow_fed.model import FMvTConfig
-from ctflow_fed.training import TrainSettings
+from ctflow_fed.training import PrivacySettings, TrainSettings
 
 __all__ = ["RoundOrder", "check_version"]
 
@@ -26,7 +26,8 @@ class RoundOrder:
     ``start`` that of the arrays that the order is about, ``base`` that of the weights
     which an adapter belongs to, empty where all weights are trained; ``job`` is the
     name of the job, unlike any other's, and ``sites`` is how many are asked in this
-    round. ``version`` is that of the server's library.
+    round. ``privacy`` is what a site is to promise its patients, none without.
+    ``version`` is that of the server's library.
     """
 
     round_number: int
@@ -42,6 +43,7 @@ class RoundOrder:
     base: str = ""
     precision: str = "float32"
     optimizer: str = "fresh"
+    privacy: PrivacySettings | None = None
     version: str = __version__
 
     @property
@@ -66,6 +68,7 @@ class RoundOrder:
             "base": self.base,
             "precision": self.precision,
             "optimizer": self.optimizer,
+            "privacy": _privacy_text(self.privacy),
             "version": self.version,
         }
 
@@ -77,9 +80,11 @@ class RoundOrder:
         try:
             training = TrainSettings(**json.loads(record["training"]))
             network = FMvTConfig(**json.loads(record["network"]))
+            privacy = _privacy_in(record["privacy"])
         except (KeyError, TypeError, ValueError, RecursionError):
             raise UpdateError(
-                "the order of a round must name our settings of training and network"
+                "the order of a round must name our settings of training, network and "
+                "privacy"
             ) from None
         return cls(
             round_number=record["round"],
@@ -95,7 +100,16 @@ class RoundOrder:
             base=record["base"],
             precision=record["precision"],
             optimizer=record["optimizer"],
+            privacy=privacy,
         )
+
+
+def _privacy_text(privacy: PrivacySettings | None) -> str:
+    return json.dumps(asdict(privacy), sort_keys=True) if privacy else ""
+
+
+def _privacy_in(text: str) -> PrivacySettings | None:
+    return PrivacySettings(**json.loads(text)) if text else None
 
 
 def _check_order(record: Mapping[str, Any]) -> None:

@@ -124,7 +124,8 @@ def _part(parcel: Parcel, order: RoundOrder, state: SiteState) -> Part | None:
     if base is None:
         return None
     load_arrays(network, base)
-    return part_of(network, order.adapter_rank, order.seed)
+    private = order.privacy is not None
+    return part_of(network, order.adapter_rank, order.seed, private=private)
 
 
 def _base(

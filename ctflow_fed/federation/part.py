@@ -27,6 +27,7 @@ from ctflow_fed.model import FMvT
 from ctflow_fed.training.adapters import (
     changes_of,
     down_matrices,
+    up_matrices,
     with_up_matrices,
     zero_changes,
 )
@@ -76,19 +77,23 @@ class AdapterPart:
 
     Those are drawn by ``seed`` and stay as they are, so that a mean over the sites is
     exact (`ctflow_fed.training.adapters`). Of a released network our extensions are
-    trained in full; what travels is the change of each.
+    trained in full, but not privately; what travels is the change of each.
     """
 
-    def __init__(self, base: FMvT, settings: AdapterSettings, seed: int) -> None:
+    def __init__(
+        self, base: FMvT, settings: AdapterSettings, seed: int, *, private: bool
+    ) -> None:
         self.settings = settings
         self.base: Arrays = arrays_of(base)
         self.base_digest = arrays_digest(self.base)
         self._network = base
-        self.first: Arrays = _as_arrays(zero_changes(base, settings.rank))
+        trained = up_matrices if private else zero_changes
+        self.first: Arrays = _as_arrays(trained(base, settings.rank))
         self.manifest: Manifest = manifest_of(self.first)
-        self._down = down_matrices(base, settings.rank, seed)
+        down = down_matrices(base, settings.rank, seed)
+        self._fixed = {**down, **zero_changes(base, settings.rank)}
         self.signature = digest_of(
-            [manifest_digest(self.manifest), weights_digest(self._down)]
+            [manifest_digest(self.manifest), weights_digest(down)]
         )
 
     def length(self, arrays: Arrays) -> float:
@@ -97,7 +102,7 @@ class AdapterPart:
 
     def changes(self, arrays: Arrays) -> dict[str, Tensor]:
         """Return all changes of the adapter, its matrices A included."""
-        return {**self._down, **{n: torch.from_numpy(v) for n, v in arrays.items()}}
+        return {**self._fixed, **{n: torch.from_numpy(v) for n, v in arrays.items()}}
 
     def network(self, arrays: Arrays) -> FMvT:
         """Return a plain network, the base with the adapter merged."""
@@ -106,7 +111,7 @@ class AdapterPart:
     def trainable(self, arrays: Arrays) -> FMvT:
         """Return the network that trains the adapter; it needs peft."""
         changes = self.changes(arrays)
-        return with_up_matrices(self._network, self.settings, changes)
+        return with_up_matrices(self._network, self.settings, changes, arrays)
 
     def trained(self, network: FMvT) -> dict[str, NDArray[np.float32]]:
         """Return the changes of a network that `trainable` gave."""
@@ -120,11 +125,14 @@ class AdapterPart:
 Part = WholePart | AdapterPart
 
 
-def part_of(network: FMvT, adapter_rank: int, seed: int) -> Part:
+def part_of(
+    network: FMvT, adapter_rank: int, seed: int, *, private: bool = False
+) -> Part:
     """Return the part of a network that a job trains; rank 0 is all of it."""
     if not adapter_rank:
         return WholePart(network)
-    return AdapterPart(network, AdapterSettings(rank=adapter_rank), seed)
+    settings = AdapterSettings(rank=adapter_rank)
+    return AdapterPart(network, settings, seed, private=private)
 
 
 def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:

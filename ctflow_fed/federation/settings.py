@@ -9,7 +9,7 @@ from ctflow_fed.errors import SettingsError
 from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.strategies import STRATEGIES
 from ctflow_fed.model import PRESETS
-from ctflow_fed.training import TrainSettings
+from ctflow_fed.training import PrivacySettings, TrainSettings
 
 __all__ = [
     "LARGEST_RANK",
@@ -65,6 +65,11 @@ class FederationSettings:
     one of `PRECISIONS`; ``optimizer`` is ``fresh`` in every round, or ``kept`` by each
     site from round to round.
 
+    With ``dp_epsilon`` above 0 each site trains its adapter by DP-SGD, patient by
+    patient, until it has spent this much at ``dp_delta``; ``dp_noise`` and ``dp_clip``
+    are those of `PrivacySettings`. Nothing else that depends on its patients leaves a
+    site then: no loss and no count, so that all sites count the same.
+
     After ``patience`` rounds without a lower loss the job ends with the model of its
     best round; with 0 it plays all rounds and keeps the last.
     """
@@ -89,6 +94,10 @@ class FederationSettings:
     adapter_rank: int = 0
     precision: str = "float32"
     optimizer: str = "fresh"
+    dp_epsilon: float = 0.0
+    dp_delta: float = PrivacySettings.delta
+    dp_noise: float = PrivacySettings.noise_multiplier
+    dp_clip: float = PrivacySettings.clip
     seed: int = 0
     wait_seconds: float = 600.0
     round_seconds: float = 43200.0
@@ -112,6 +121,7 @@ class FederationSettings:
         _check_word("preset", self.preset, PRESETS)
         self._check_server()
         self._check_travel()
+        self._check_private()
         self.training()
 
     @classmethod
@@ -153,6 +163,22 @@ class FederationSettings:
         )
 
     @property
+    def is_private(self) -> bool:
+        """Tell whether sites train privately."""
+        return self.dp_epsilon != 0
+
+    def privacy(self) -> PrivacySettings | None:
+        """Return what each site promises its patients; None without a budget."""
+        if not self.is_private:
+            return None
+        return PrivacySettings(
+            epsilon=self.dp_epsilon,
+            delta=self.dp_delta,
+            noise_multiplier=self.dp_noise,
+            clip=self.dp_clip,
+        )
+
+    @property
     def server_rate(self) -> float:
         """The learning rate of the strategy's rule: what was chosen, or its own."""
         return self.server_learning_rate or STRATEGIES[self.strategy].learning_rate
@@ -186,6 +212,37 @@ class FederationSettings:
             raise SettingsError(
                 "expected server-ema with precision float32 only, for sites hold what "
                 "was rounded and no average of it; leave one of them out"
+            )
+
+    def _check_private(self) -> None:
+        """Refuse what a private job cannot have."""
+        if self.privacy() is None:  # out of range it raises
+            self._check_no_privacy()
+            return
+        if not self.adapter_rank:
+            raise SettingsError(
+                "expected an adapter to be trained privately, because noise grows with "
+                "the number of weights, got none; give its rank as adapter-rank"
+            )
+        if self.patience:
+            raise SettingsError(
+                "expected no patience in a private job, for no site tells a loss; "
+                "leave it out"
+            )
+        if self.optimizer == "kept":
+            raise SettingsError(
+                "expected a fresh optimizer in a private job, got one that is kept; "
+                "leave it out"
+            )
+
+    def _check_no_privacy(self) -> None:
+        """Refuse noise that would not be added: without a budget there is none."""
+        chosen = (self.dp_delta, self.dp_noise, self.dp_clip)
+        usual = PrivacySettings(epsilon=1.0)
+        if chosen != (usual.delta, usual.noise_multiplier, usual.clip):
+            raise SettingsError(
+                "expected a budget with which to train privately, got none; "
+                "give it as dp-epsilon"
             )
 
     def identity(self) -> dict[str, Any]:

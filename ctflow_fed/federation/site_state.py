@@ -3,10 +3,12 @@
     bases/DIGEST.safetensors        weights that adapters belong to, the last two
     jobs/JOB/weights.safetensors    what the server sent last
     jobs/JOB/NNNN.safetensors       the memory after round NNNN, the last two
+    privacy/JOB.json                what a private job has spent, kept for good
 
-Of jobs the last three are kept. Nothing of it is ever needed: a site that has lost it
-says so and is sent everything, and goes on with an empty memory. Weights count by their
-digest, so that damaged ones are as good as none.
+Of jobs the last three are kept. What a private job has spent must not be lost; nothing
+else is ever needed: a site that has lost it says so and is sent everything, and goes on
+with an empty memory. Weights count by their digest, so that damaged ones are as good as
+none.
 """
 
 import os
@@ -24,6 +26,7 @@ from torch import Tensor
 from ctflow_fed.errors import SettingsError, StoreError
 from ctflow_fed.federation.payload import Arrays, arrays_digest
 from ctflow_fed.files import write_atomically
+from ctflow_fed.training import PrivacyLedger, PrivacySettings
 from ctflow_fed.training.optimizer import OptimizerMemory
 
 __all__ = ["SiteMemory", "SiteState"]
@@ -57,6 +60,7 @@ class SiteState:
 
     def __init__(self, folder: Path, job: str) -> None:
         self._bases, self._job = folder / "bases", folder / "jobs" / job
+        self._privacy = folder / "privacy" / f"{job}.json"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._job.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,10 @@ class SiteState:
     def keep_weights(self, arrays: Arrays) -> None:
         """Keep what the server has sent in place of what it sent before."""
         _write_weights(self._job / "weights.safetensors", arrays)
+
+    def ledger(self, privacy: PrivacySettings) -> PrivacyLedger:
+        """Return what the job has spent of the privacy of the site's patients."""
+        return PrivacyLedger(self._privacy, privacy)
 
     def memory_before(self, round_number: int) -> SiteMemory:
         """Return the memory after the last round that was trained before this one.

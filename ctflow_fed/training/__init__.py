@@ -1,6 +1,6 @@
 """Training of FMvT on a store of latents."""
 
-from ctflow_fed.training.adapters import freeze_a, load_adapter
+from ctflow_fed.training.adapters import load_adapter
 from ctflow_fed.training.audit import audited_epsilon
 from ctflow_fed.training.fit import (
     FitResult,
@@ -36,7 +36,6 @@ __all__ = [
     "evaluate_loss",
     "fit",
     "fit_privately",
-    "freeze_a",
     "load_adapter",
     "train",
 ]

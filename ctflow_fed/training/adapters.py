@@ -10,15 +10,16 @@ from zero. An adapter is a folder:
 
 peft is needed to train an adapter, not to use one.
 
-At several sites an adapter is trained as in FFA-LoRA (arXiv 2403.12313): the matrices A
-are a function of the seed, the same everywhere, and stay as they are. The change of a
-layer is then linear in B, so that a mean of B is the mean of the changes, exactly.
+At several sites, and privately, an adapter is trained as in FFA-LoRA (2403.12313): the
+matrices A are a function of the seed, the same everywhere, and stay as they are. The
+change of a layer is then linear in B, so that a mean of B is the mean of the changes,
+exactly, and noise is not squared.
 """
 
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,10 +46,10 @@ __all__ = [
     "adapter_weights",
     "changes_of",
     "down_matrices",
-    "freeze_a",
     "load_adapter",
     "read_adapter",
     "save_adapter",
+    "up_matrices",
     "with_adapter",
     "with_up_matrices",
     "zero_changes",
@@ -139,33 +140,35 @@ def zero_changes(network: FMvT, rank: int) -> dict[str, Tensor]:
     }
 
 
+def up_matrices(network: FMvT, rank: int) -> dict[str, Tensor]:
+    """Return the matrices B of an adapter before it is trained, and nothing else.
+
+    They are what is trained privately: noise grows with the number of weights.
+    """
+    changes = zero_changes(network, rank)
+    return {name: each for name, each in changes.items() if name.endswith(".lora_B")}
+
+
 @torch.no_grad()
 def with_up_matrices(
-    network: FMvT, settings: AdapterSettings, changes: Mapping[str, Tensor]
+    network: FMvT,
+    settings: AdapterSettings,
+    changes: Mapping[str, Tensor],
+    trained: Collection[str],
 ) -> FMvT:
-    """Return a copy of ``network`` that goes on training all ``changes`` but those A.
+    """Return a copy of ``network`` with ``changes``, of which those ``trained`` go on.
 
     Raises `MissingExtraError` without peft.
     """
     adapted = with_adapter(network, settings, seed=0)
     for name, value in adapted.named_parameters():
+        change = name.removesuffix(PEFT_SUFFIX)
         if name.endswith(PEFT_SUFFIX):
-            value.copy_(changes[name.removesuffix(PEFT_SUFFIX)])
-            value.requires_grad_(".lora_A." not in name)
-        elif value.requires_grad:
-            value.add_(changes[name])
+            value.copy_(changes[change])
+        elif change in changes:
+            value.add_(changes[change])
+        value.requires_grad_(change in trained)
     return adapted
-
-
-def freeze_a(network: FMvT) -> None:
-    """Let a copy with an adapter train the B matrices and nothing else (FFA-LoRA).
-
-    A stays what the seed made it, so that the update is linear in what is trained:
-    averages are exact and noise is not squared (arXiv 2403.12313). Our extensions of a
-    released network are frozen too.
-    """
-    for name, value in network.named_parameters():
-        value.requires_grad_(name.endswith(f".lora_B{PEFT_SUFFIX}"))
 
 
 def adapter_weights(network: FMvT) -> dict[str, Tensor]:

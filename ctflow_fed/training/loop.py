@@ -23,10 +23,13 @@ from ctflow_fed.model import (
 from ctflow_fed.training.adapters import (
     adapter_weights,
     changes_of,
-    freeze_a,
+    down_matrices,
     load_adapter,
     save_adapter,
+    up_matrices,
     with_adapter,
+    with_up_matrices,
+    zero_changes,
 )
 from ctflow_fed.training.checkpoint import TrainState, restore, save_state
 from ctflow_fed.training.fit import check_origin, check_store
@@ -82,8 +85,11 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     if parent is not None:
         check_origin(parent.provenance, store.header)
     job = _job(network, store, settings, seed, adapter, privacy)
-    trained = network if adapter is None else _adapted(network, parent, adapter, seed)
-    ledger = _private(trained, out, adapter, privacy)
+    ledger = _ledger(out, adapter, privacy)
+    trained = network
+    if adapter is not None:
+        private = ledger is not None
+        trained = _adapted(network, parent, adapter, seed, private=private)
     state = _begin(trained.to(default_device()), settings)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -127,7 +133,12 @@ def _check_step(step: int, steps: int, ledger: PrivacyLedger | None) -> None:
 
 
 def _adapted(
-    network: FMvT, parent: ModelPackage | None, adapter: AdapterSettings, seed: int
+    network: FMvT,
+    parent: ModelPackage | None,
+    adapter: AdapterSettings,
+    seed: int,
+    *,
+    private: bool,
 ) -> FMvT:
     """Return the network of a package with an adapter to be trained."""
     if parent is None or parent.network is not network:
@@ -135,16 +146,18 @@ def _adapted(
             "an adapter is trained for a model package that is there already; name it "
             "with --init, or leave out the rank to train a whole network"
         )
-    return with_adapter(network, adapter, seed)
+    if not private:
+        return with_adapter(network, adapter, seed)
+    down = down_matrices(network, adapter.rank, seed)
+    changes = {**down, **zero_changes(network, adapter.rank)}
+    trained = up_matrices(network, adapter.rank)
+    return with_up_matrices(network, adapter, changes, trained)
 
 
-def _private(
-    adapted: FMvT,
-    out: Path,
-    adapter: AdapterSettings | None,
-    privacy: PrivacySettings | None,
+def _ledger(
+    out: Path, adapter: AdapterSettings | None, privacy: PrivacySettings | None
 ) -> PrivacyLedger | None:
-    """Open the ledger of a private run, and let it train no more than it should."""
+    """Open the ledger of a private run."""
     if privacy is None:
         return None
     if adapter is None:
@@ -152,7 +165,6 @@ def _private(
             "private training needs an adapter, because noise grows with the number of "
             "weights; give its rank with --adapter-rank"
         )
-    freeze_a(adapted)
     return PrivacyLedger(out / "privacy.json", privacy)
 
 

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from ctflow_fed.errors import MissingExtraError, SettingsError, StoreError
@@ -49,6 +50,12 @@ def epsilon_of(events: Sequence[NoisySteps], delta: float) -> float:
 
     Raises `MissingExtraError` without dp-accounting.
     """
+    return _epsilon_of(tuple(events), delta)
+
+
+@lru_cache(maxsize=64)
+def _epsilon_of(events: tuple[NoisySteps, ...], delta: float) -> float:
+    """Do so once for the same events: it takes a second."""
     try:
         from dp_accounting.dp_event import GaussianDpEvent, PoissonSampledDpEvent
         from dp_accounting.pld import PLDAccountant

@@ -72,15 +72,16 @@ class PatientDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class PrivateFit:
-    """What a round of private training came to: without a loss, so it may be sent.
+    """What a round of private training came to: nothing but this may be sent.
 
-    ``steps`` are those that the budget allowed, ``slices`` the weight in FedAvg;
-    ``epsilon`` is what the site has spent in all.
+    ``steps`` are those that the budget allowed, ``epsilon`` is what is spent in all,
+    and ``is_spent`` tells whether not one step more is allowed. All three follow from
+    the settings and the number of patients.
     """
 
     steps: int
-    slices: int
     epsilon: float
+    is_spent: bool
 
 
 def fit_privately(
@@ -106,8 +107,10 @@ def fit_privately(
     losses = private_steps(
         network, optimizer, store, settings, ledger, range(steps), draws
     )
-    slices = sum(record.slices for record in store.records)
-    return PrivateFit(sum(1 for _ in losses), slices, ledger.epsilon())
+    taken = sum(1 for _ in losses)
+    rate = _rate(len(store.by_patient()), settings, ledger.settings)
+    another = NoisySteps(ledger.settings.noise_multiplier, rate, 1)
+    return PrivateFit(taken, ledger.epsilon(), ledger.affordable(another) == 0)
 
 
 def private_steps(

@@ -31,6 +31,8 @@ def record(number: int) -> RoundRecord:
         received=4,
         digest="0" * 64,
         state="",
+        epsilon={},
+        spent=[],
     )
 
 

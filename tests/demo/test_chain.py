@@ -100,6 +100,8 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         received=0,
         digest=digest,
         state="",
+        epsilon={},
+        spent=[],
     )
     job.ledger.commit(record, lambda to: save_package(to, job.network, made))
     (tmp_path / ".partial-model").mkdir()  # as a stopped run left it

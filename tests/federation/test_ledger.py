@@ -26,6 +26,8 @@ def record(number, loss_after=0.8, strikes=()):
         received=4,
         digest="0" * 64,
         state="",
+        epsilon={},
+        spent=[],
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from ctflow_fed.errors import CTFlowError, MismatchError, SettingsError, UpdateError
 from ctflow_fed.federation import FederationSettings, RoundOrder, check_site_name
 from ctflow_fed.model import PRESETS
-from ctflow_fed.training import TrainSettings
+from ctflow_fed.training import PrivacySettings, TrainSettings
 from ctflow_fed.training.settings import METHODS
 
 SETTINGS = FederationSettings(out="job", sites=("b", "a"), rounds=3)
@@ -158,6 +158,33 @@ def test_an_adapter_needs_a_model_to_begin_with():
     assert replace(SETTINGS, adapter_rank=16, init="model").adapter_rank == 16
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"adapter_rank": 0}, "an adapter to be trained privately"),
+        ({"patience": 2}, "no patience"),
+        ({"optimizer": "kept"}, "a fresh optimizer"),
+        ({"dp_noise": 0.0}, "noise_multiplier"),
+        ({"dp_epsilon": -1.0}, "epsilon"),
+        ({"dp_epsilon": 0.0, "dp_noise": 2.0}, "give it as dp-epsilon"),
+    ],
+)
+def test_a_private_job_that_could_not_keep_its_promise_is_refused(change, reason):
+    private = {"dp_epsilon": 8.0, "adapter_rank": 4, "init": "model"}
+
+    assert replace(SETTINGS, **private).privacy().epsilon == 8.0
+    with pytest.raises(SettingsError, match=reason):
+        replace(SETTINGS, **(private | change))
+
+
+def test_what_a_site_is_to_promise_survives_the_message():
+    privacy = PrivacySettings(epsilon=3.0, noise_multiplier=1.5)
+    private = replace(ORDER, base="3" * 64, adapter_rank=4, privacy=privacy)
+
+    assert RoundOrder.from_record(private.to_record()).privacy == privacy
+    assert RoundOrder.from_record(ORDER.to_record()).privacy is None
+
+
 def test_an_order_of_another_version_is_refused():
     with pytest.raises(MismatchError, match="same version"):
         RoundOrder.from_record({**ORDER.to_record(), "version": "9.9.9"})
@@ -203,6 +230,8 @@ def test_an_order_of_another_version_is_refused():
         {"network": json.dumps({"layers": 10**9, "features": 16, "heads": 4})},
         {"network": json.dumps([])},
         {"network": 3},
+        {"privacy": 3},
+        {"privacy": json.dumps({"epsilon": 1.0, "delta": 2.0})},
     ],
 )
 def test_an_order_that_is_none_is_refused_in_a_sentence(change):

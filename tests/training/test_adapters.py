@@ -133,7 +133,7 @@ def test_an_adapter_goes_on_from_its_changes_with_its_matrices_a_as_they_are():
         changes[name] = value + 0.01 * (1 + len(name) % 3)
     settings = AdapterSettings(rank=4, alpha=8)
 
-    adapted = with_up_matrices(base, settings, {**down, **changes}).eval()
+    adapted = with_up_matrices(base, settings, {**down, **changes}, changes).eval()
     trained = changes_of(trained_weights(adapted), base)
     assert trained.keys() == changes.keys()
     assert all(torch.allclose(trained[n], changes[n], atol=1e-7) for n in changes)

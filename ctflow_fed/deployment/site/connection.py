@@ -27,6 +27,7 @@ from ctflow_fed.deployment.site.gate import (
     check_arrays,
     check_order,
     check_size,
+    check_spending,
     clean_records,
     passes,
     read_order,
@@ -227,9 +228,14 @@ class GatedConnection:
         content = read_content(answer.root, answer.objects)
         if set(content.arrays) - ({"arrays"} if kind == "train" else set()):
             raise UpdateError("the answer holds arrays that an answer does not have")
-        records = clean_records(self._site.policy, kind, content.records)
+        privacy = question.order.privacy if question.order else None
+        private = kind == "train" and privacy is not None
+        policy = self._site.policy
+        records = clean_records(policy, kind, content.records, private=private)
         if "arrays" in content.arrays:
             self._check_weights(question, content)
+            if private:
+                self._check_spending(question, records)
         if self._site.dry_run:
             self._site.show(kind, records, content.arrays.get("arrays", {}))
             raise UpdateError("dry run: the answer is shown at the site, not sent")
@@ -254,6 +260,16 @@ class GatedConnection:
             )
         update = content.arrays["arrays"]
         check_arrays(self._site.policy, update, order.precision, *held)
+
+    def _check_spending(
+        self, question: _Question, records: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """Compare what a private update tells with the ledger in the site's state."""
+        order, metrics = question.order, records.get("metrics")
+        ledger = None if order is None else self._site.ledger_of(order)
+        if order is None or ledger is None or metrics is None:
+            raise UpdateError("a private update came without what it has spent")
+        check_spending(order, metrics, ledger)
 
     def _error_code(self, answer: _Answer) -> int:
         message = Message.inflate(answer.objects[answer.root])

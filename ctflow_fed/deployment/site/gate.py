@@ -12,7 +12,16 @@ from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.policy import POLICY, Policy
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import RAW, Arrays, RoundOrder, WireArray, unpack
+from ctflow_fed.federation import (
+    COUNTS,
+    PRIVATE_METRICS,
+    RAW,
+    Arrays,
+    RoundOrder,
+    WireArray,
+    unpack,
+)
+from ctflow_fed.training import PrivacyLedger
 
 __all__ = [
     "KINDS",
@@ -22,6 +31,7 @@ __all__ = [
     "check_arrays",
     "check_order",
     "check_size",
+    "check_spending",
     "clean_records",
     "passes",
     "read_order",
@@ -107,7 +117,8 @@ def check_order(
 
     ``now`` is the local time. Raises ``UpdateError``.
     """
-    _check_metrics(policy, kind)
+    if order.privacy is None:
+        _check_metrics(policy, kind)
     if store.studies < policy.minimum_studies:
         what = f"{policy.minimum_studies} required, the site's store has fewer"
         raise _refused("minimum_studies", what)
@@ -119,7 +130,7 @@ def check_order(
         raise _refused("payloads", f"{allowed} allowed, the order has another")
     if order.base and order.base not in policy.base_models:
         raise _refused("base_models", "the order's base model is not approved")
-    _check_offer(policy, order)
+    _check_offer(policy, kind, order)
     if kind == "train":
         _check_amount(policy, order, used, store)
 
@@ -130,11 +141,14 @@ def _check_metrics(policy: Policy, kind: str) -> None:
             raise _refused("metrics", f"{name} may not leave, every answer has it")
 
 
-def _check_offer(policy: Policy, order: RoundOrder) -> None:
+def _check_offer(policy: Policy, kind: str, order: RoundOrder) -> None:
     """Refuse a round that does not protect the site as it demands."""
-    if policy.minimum_noise > 0:
-        what = f"{policy.minimum_noise:g} required, the order is without noise"
+    noise = order.privacy.noise_multiplier if order.privacy else 0.0
+    if noise < policy.minimum_noise:
+        what = f"{policy.minimum_noise:g} required, the order is of {noise:g}"
         raise _refused("minimum_noise", what)
+    if order.privacy is not None and kind == "evaluate":
+        raise UpdateError("a loss has no noise: in a private job none may leave")
     if order.sites < policy.minimum_sites:
         what = f"{policy.minimum_sites} required, the order has {order.sites}"
         raise _refused("minimum_sites", what)
@@ -176,13 +190,38 @@ def spent(entries: Iterable[Entry], bundle: str) -> Spent:
     return Spent(rounds, passes)
 
 
+def check_spending(order: RoundOrder, metrics: Values, ledger: PrivacyLedger) -> None:
+    """Refuse a private update that the site's ledger does not bear out.
+
+    All steps of the job had the noise of the order, they come to the epsilon that is
+    told, and that is within the budget.
+    """
+    privacy = ledger.settings
+    noise = {event.noise_multiplier for event in ledger.events}
+    if (
+        order.privacy != privacy
+        or noise - {privacy.noise_multiplier}
+        or not metrics["epsilon"] == ledger.epsilon() <= privacy.epsilon
+    ):
+        raise UpdateError(
+            "the site's ledger of its privacy budget does not bear the answer out; "
+            "look at it in the site's state folder"
+        )
+
+
 def clean_records(
-    policy: Policy, kind: str, records: Mapping[str, Values]
+    policy: Policy,
+    kind: str,
+    records: Mapping[str, Values],
+    *,
+    private: bool = False,
 ) -> dict[str, dict[str, object]]:
     """Return the texts and numbers of an answer as they may leave, by record.
 
     Numbers that tell of the store are rounded, metrics that may not leave are dropped.
-    Raises ``UpdateError`` where there is anything that an answer does not have.
+    With a ``private`` update exactly those leave that are part of the promise; a site
+    that demands noise tells no counts at all. Raises ``UpdateError`` where there is
+    anything that an answer does not have.
     """
     if set(records) in ({"refusal"}, {"lacking"}):
         return {name: _clean_words(name, each) for name, each in records.items()}
@@ -191,12 +230,19 @@ def clean_records(
     known = {"facts": FACTS, "receipt": RECEIPT}
     cleaned: dict[str, dict[str, object]] = {}
     for name, values in records.items():
+        if name == "metrics" and private:
+            if set(values) != set(PRIVATE_METRICS):
+                raise UpdateError("a private update has other numbers than it may have")
+            cleaned[name] = dict(values)
+            continue
         if name == "metrics":
             cleaned[name] = _clean_metrics(policy, kind, values)
             continue
         if not set(values) <= known[name]:
             raise UpdateError(f"the answer's {name} hold more than they have to")
-        cleaned[name] = {k: _clean(policy, k, v) for k, v in values.items()}
+        hidden = COUNTS if policy.minimum_noise > 0 else set()
+        kept = {k: v for k, v in values.items() if k not in hidden}
+        cleaned[name] = {k: _clean(policy, k, v) for k, v in kept.items()}
     return cleaned
 
 

@@ -10,6 +10,7 @@ from ctflow_fed.deployment.site.audit import AuditLog, Entry
 from ctflow_fed.deployment.site.gate import Holdings, WireLike
 from ctflow_fed.deployment.site.policy import Policy
 from ctflow_fed.federation import Arrays, RoundOrder, SiteState, arrays_digest, norm_of
+from ctflow_fed.training import PrivacyLedger
 
 __all__ = ["Site"]
 
@@ -47,6 +48,12 @@ class Site:
         if weights is None or base is None or arrays_digest(weights) != order.start:
             return None
         return weights, norm_of(base)
+
+    def ledger_of(self, order: RoundOrder) -> PrivacyLedger | None:
+        """Return what the job of a private order has spent of the site's budget."""
+        if order.privacy is None:
+            return None
+        return SiteState(self.state, order.job).ledger(order.privacy)
 
     def past(self) -> list[Entry]:
         """Return all that is in the audit log."""

@@ -14,6 +14,7 @@ from ctflow_fed.deployment.site.gate import (
     check_arrays,
     check_order,
     check_size,
+    check_spending,
     clean_records,
     read_order,
     spent,
@@ -22,6 +23,7 @@ from ctflow_fed.deployment.site.policy import SITE_TOML, Hours, read_policy
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import RAW, FederationSettings, RoundOrder, pack
 from ctflow_fed.model import PRESETS
+from ctflow_fed.training import NoisySteps, PrivacyLedger, PrivacySettings
 
 ORDER = RoundOrder(
     round_number=1,
@@ -34,6 +36,7 @@ ORDER = RoundOrder(
     job="c" * 64,
     sites=1,
 )
+PRIVATE = replace(ORDER, privacy=PrivacySettings(epsilon=1.0, noise_multiplier=8.0))
 STORE = Holdings(studies=20, slices=1600)  # an order goes over it 8 times
 
 
@@ -56,8 +59,30 @@ def test_the_order_of_our_server_is_read():
     assert read_order(ORDER.to_record()) == ORDER
 
 
+def test_an_order_with_enough_noise_passes_and_asks_for_no_metrics(policy):
+    strict = replace(policy, minimum_noise=8.0, metrics=())
+
+    assert read_order(PRIVATE.to_record()) == PRIVATE
+    check(strict, PRIVATE)
+    with pytest.raises(UpdateError, match=r"^site\.toml, minimum_noise: 8.5 required"):
+        check(replace(strict, minimum_noise=8.5), PRIVATE)
+
+
+def test_no_loss_is_told_in_a_private_job(policy):
+    with pytest.raises(UpdateError, match="a loss has no noise"):
+        check(policy, PRIVATE, kind="evaluate")
+
+
 @pytest.mark.parametrize(
-    "change", [{"round": True}, {"training": "[]"}, {"job": "../../x"}, {"steps": -1}]
+    "change",
+    [
+        {"round": True},
+        {"training": "[]"},
+        {"job": "../../x"},
+        {"steps": -1},
+        {"privacy": "[]"},
+        {"privacy": '{"epsilon": "much"}'},
+    ],
 )
 def test_what_is_no_order_is_refused(change):
     with pytest.raises(UpdateError):
@@ -161,6 +186,35 @@ def test_numbers_leave_as_coarse_as_the_site_says(policy):
 def test_an_answer_that_holds_more_than_an_answer_is_kept_back(policy, kind, records):
     with pytest.raises(UpdateError):
         clean_records(policy, kind, records)
+
+
+def test_a_private_update_has_the_numbers_of_the_promise_and_no_other(policy):
+    told = {"epsilon": 0.123456, "steps": 2, "spent": 0}
+
+    cleaned = clean_records(policy, "train", {"metrics": told}, private=True)
+    assert cleaned == {"metrics": told}  # what is spent is not rounded down
+    for more in ({"num-examples": 3}, {"loss-first": 0.1}):
+        with pytest.raises(UpdateError, match="private update"):
+            clean_records(policy, "train", {"metrics": told | more}, private=True)
+
+
+def test_a_site_that_demands_noise_tells_no_counts(policy):
+    facts = {"site": "a", "slices": 12345, "studies": 1234, "spacing": [1.0, 1.0, 1.0]}
+    strict = replace(policy, minimum_noise=1.0)
+
+    assert clean_records(strict, "query", {"facts": facts}) == {"facts": {"site": "a"}}
+
+
+def test_a_private_update_leaves_if_the_ledger_of_the_site_bears_it_out(tmp_path):
+    ledger = PrivacyLedger(tmp_path / "privacy.json", PRIVATE.privacy)
+    ledger.book(NoisySteps(8.0, 0.5, 2))
+
+    check_spending(PRIVATE, {"epsilon": ledger.epsilon()}, ledger)
+    with pytest.raises(UpdateError, match="does not bear"):
+        check_spending(PRIVATE, {"epsilon": ledger.epsilon() / 2}, ledger)
+    ledger.book(NoisySteps(2.0, 0.5, 1))  # less noise than the order asks for
+    with pytest.raises(UpdateError, match="does not bear"):
+        check_spending(PRIVATE, {"epsilon": ledger.epsilon()}, ledger)
 
 
 def test_a_refusal_leaves_as_one_short_line(policy):
