@@ -15,8 +15,16 @@ from ctflow_fed.federation import (
     RoundOrder,
     arrays_digest,
 )
-from server.sites import Roster, ask
-from server.strategy import Sorted, bytes_in, is_lacking, order_content, sort_replies
+from server.inquiry import Inquiry
+from server.sites import Roster
+from server.strategy import (
+    Sorted,
+    bytes_in,
+    is_crash,
+    is_lacking,
+    order_content,
+    sort_replies,
+)
 
 __all__ = ["Answers", "Exchange", "Traffic"]
 
@@ -64,23 +72,28 @@ class Exchange:
         read: Callable[[RecordDict], T],
         without: Collection[str],
     ) -> Answers[T]:
-        """Ask every site but those ``without`` about arrays; hear what they say."""
-        job, seconds = self._job, self._job.settings.round_seconds
-        nodes = {s: n for s, n in self.roster.refresh().items() if s not in without}
+        """Ask every site but those ``without`` about arrays; hear what they say.
+
+        Where fewer sites than a round needs are there, they are waited for.
+        """
+        job, settings = self._job, self._job.settings
+        least, grace = settings.min_sites, settings.wait_seconds
+        nodes = self.roster.gather(least, grace, without)
         order = job.order(number, arrays, len(nodes))
         parcels = Parcels(order, arrays, job.part, job.change)
-        post = _Post(order, kind, seconds + 60)
-        messages = {
-            site: post.message(node, parcels.for_holder(self._held.get(site, "")))
-            for site, node in nodes.items()
-        }
+        post = _Post(order, kind, settings.round_seconds + 60)
+        filled: set[str] = set()
 
-        def again(site: str, reply: Message) -> Message | None:
-            if is_lacking(reply):
-                return post.message(nodes[site], parcels.everything)
+        def write(site: str, node: int, reply: Message | None) -> Message | None:
+            if reply is None or is_crash(reply):
+                return post.message(node, parcels.for_holder(self._held.get(site, "")))
+            if is_lacking(reply) and site not in filled:
+                filled.add(site)
+                return post.message(node, parcels.everything)
             return None
 
-        replies = ask(self._grid, messages, seconds, again)
+        inquiry = Inquiry(self._grid, self.roster, write)
+        replies = inquiry.answers(nodes, settings.round_seconds, grace, least)
         heard = sort_replies(replies, order, self.roster.facts, read)
         for site in nodes:
             self._held[site] = order.start if site in heard.taken else ""

@@ -53,7 +53,8 @@ def _play(grid: Grid, settings: FederationSettings) -> None:
         keys = Path(settings.nodes) if settings.nodes else None
         private = settings.is_private
         roster = Roster(grid, settings.sites, keys, private=private)
-        roster.wait(settings.wait_seconds, _barred(job))
+        least = settings.min_sites if job.ledger.rounds else None
+        roster.wait(settings.wait_seconds, _barred(job), least)
         job.check_sites(list(roster.facts.values()))
         _play_rounds(Exchange(grid, roster, job), job)
     job.publish()

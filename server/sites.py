@@ -1,8 +1,9 @@
-"""Who is there, and asking them: names for nodes, and no wait without an end."""
+"""Who is there: names for nodes, and no wait without an end."""
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -13,7 +14,7 @@ from ctflow_fed.errors import CTFlowError, IncompleteError, MismatchError
 from ctflow_fed.federation import SiteFacts, agreed_header
 from server.strategy import content_of, facts_in
 
-__all__ = ["Roster", "ask"]
+__all__ = ["POLL_SECONDS", "Roster"]
 
 POLL_SECONDS = 0.2
 
@@ -28,8 +29,9 @@ class Roster:
     its name.
 
     The first node of a name is the site for as long as it is present. Another one is
-    asked again only when the first has gone, as it has when a SuperNode was started
-    again, for that may be another node to Flower.
+    asked again only when the first has gone. A SuperNode that was started again has
+    gone and come back, even where Flower never saw it go and calls it the same node.
+    ``arrivals`` counts how often each site has come.
 
     In a ``private`` job the sites are asked for no number, and one that tells some, or
     none in any other job, cannot take part.
@@ -45,8 +47,10 @@ class Roster:
     ) -> None:
         self._private = private
         self.facts: dict[str, SiteFacts] = {}
+        self.arrivals: Counter[str] = Counter()
         self._grid, self._sites, self._keys = grid, sites, keys
         self._registered: dict[int, str] = {}
+        self._activated: dict[int, str] = {}
         self._nodes: dict[str, int] = {}
         self._asked: set[int] = set()
         self._pending: dict[str, int] = {}
@@ -54,11 +58,19 @@ class Roster:
         self._refused: dict[str, str] = {}
         self._failed: dict[int, str] = {}
 
-    def wait(self, seconds: float, without: Collection[str] = ()) -> None:
+    @property
+    def nodes(self) -> dict[str, int]:
+        """The node of each site, as of the last `refresh`."""
+        return dict(self._nodes)
+
+    def wait(
+        self, seconds: float, without: Collection[str] = (), least: int | None = None
+    ) -> None:
         """Return once every site but those ``without`` has answered.
 
-        Raises ``MismatchError`` when a site cannot take part, and ``IncompleteError``
-        with the names of those that have not answered in time.
+        Those that have not in time may be missing where ``least`` others have. Raises
+        ``MismatchError`` when a site cannot take part, and ``IncompleteError`` with the
+        names of those that are missing.
         """
         end = time.monotonic() + seconds
         named = set(self._sites) - set(without)
@@ -67,6 +79,8 @@ class Roster:
                 if site in self._refused:
                     raise MismatchError(f"{site}: {self._refused[site]}")
             if time.monotonic() > end:
+                if least is not None and len(named) - len(missing) >= least:
+                    return
                 raise IncompleteError(
                     f"no answer from {', '.join(missing)} within {seconds:g} s"
                     f"{self._failures()}; start the SuperNodes of these sites, then "
@@ -74,10 +88,22 @@ class Roster:
                 )
             time.sleep(POLL_SECONDS)
 
+    def gather(
+        self, least: int, seconds: float, without: Collection[str]
+    ) -> dict[str, int]:
+        """Return the nodes of who is there, once these are ``least`` or time is up."""
+        end = time.monotonic() + seconds
+        while True:
+            nodes = {s: n for s, n in self.refresh().items() if s not in without}
+            if len(nodes) >= least or time.monotonic() > end:
+                return nodes
+            time.sleep(POLL_SECONDS)
+
     def refresh(self) -> dict[str, int]:
         """Ask who is new, hear who has answered, and return the node of each site."""
+        before = self._activated
         present = self._present()
-        self._forget_all_but(present)
+        self._forget_all_but({n for n in present if before.get(n) == self._since(n)})
         self._question(sorted(present - self._asked))
         for reply in self._grid.pull_messages(list(self._pending)):
             node = self._pending.pop(reply.metadata.reply_to_message_id, None)
@@ -98,6 +124,8 @@ class Roster:
 
     def why_silent(self, site: str, seconds: float) -> str:
         """Return what is known of why the node of a site did not answer in time."""
+        if site not in self._nodes:
+            return self.why_absent(site)
         contested = site in self._rivals.values()
         claim = "; a second SuperNode claims its name" if contested else ""
         return f"no answer within {seconds:g} s{claim}"
@@ -109,10 +137,15 @@ class Roster:
         """
         if self._keys is None:
             return set(self._grid.get_node_ids())
-        registry = read_registry(self._keys)
-        named = {n.node_id: registry.get(n.public_key) for n in self._grid.get_nodes()}
+        registry, nodes = read_registry(self._keys), list(self._grid.get_nodes())
+        named = {each.node_id: registry.get(each.public_key) for each in nodes}
+        self._activated = {each.node_id: each.last_activated_at for each in nodes}
         self._registered = {n: s for n, s in named.items() if s in self._sites}
         return set(self._registered)
+
+    def _since(self, node: int) -> str | None:
+        """Return when a node was started, as far as that is known."""
+        return self._activated.get(node)
 
     def _failures(self) -> str:
         """Say why nodes could not answer for now, if there are any."""
@@ -168,50 +201,13 @@ class Roster:
         self._refused.pop(name, None)
         self.facts[name] = facts
         self._nodes[name] = node
+        self.arrivals[name] += 1
 
     def _name_of(self, node: int, reply: Message) -> str:
         """Return the name of the site that answers; an error has none, as it passes."""
         if self._keys is None or reply.has_error():
             return _name_in(reply)
         return self._registered[node]
-
-
-def ask(
-    grid: Grid,
-    messages: Mapping[str, Message],
-    seconds: float,
-    again: Callable[[str, Message], Message | None] = lambda site, reply: None,
-) -> dict[str, Message]:
-    """Send each site its message and return the replies that come in time, by site.
-
-    A reply for which ``again`` gives another message is answered with it, once a site.
-    """
-    pending: dict[str, str] = {}
-    replies: dict[str, Message] = {}
-    repeated: set[str] = set()
-    _push(grid, messages, pending)
-    end = time.monotonic() + seconds
-    while pending and time.monotonic() < end:
-        for reply in grid.pull_messages(list(pending)):
-            site = pending.pop(reply.metadata.reply_to_message_id, None)
-            if site is None:
-                continue
-            another = None if site in repeated else again(site, reply)
-            if another is None:
-                replies[site] = reply
-            else:
-                repeated.add(site)
-                _push(grid, {site: another}, pending)
-        if pending:
-            time.sleep(POLL_SECONDS)
-    return replies
-
-
-def _push(grid: Grid, messages: Mapping[str, Message], pending: dict[str, str]) -> None:
-    """Send messages and note by their ids whose answer each awaits."""
-    if messages:
-        grid.push_messages(list(messages.values()))
-    pending.update({each.metadata.message_id: s for s, each in messages.items()})
 
 
 def _check_name(facts: SiteFacts, name: str) -> None:

@@ -38,6 +38,8 @@ __all__ = [
     "bytes_in",
     "content_of",
     "facts_in",
+    "is_crash",
+    "is_gone",
     "is_lacking",
     "loss_in",
     "order_content",
@@ -47,12 +49,14 @@ __all__ = [
 
 T = TypeVar("T")
 
+GONE, CRASHED = 5, 8
+
 FLOWER_ERRORS = {
     1: "its ClientApp could not be loaded; install the library of this version there",
     2: "its ClientApp raised an error; the site's own log has more",
-    5: "its SuperNode went away; start it again",
+    GONE: "its SuperNode went away; start it again",
     7: "it did not accept the app bundle",
-    8: "its ClientApp ended before its answer, out of memory perhaps",
+    CRASHED: "its ClientApp ended before its answer, out of memory perhaps",
 }
 """What Flower's error codes mean; the text that comes with them is not repeated."""
 
@@ -79,6 +83,16 @@ def order_content(order: RoundOrder, parcel: Parcel) -> RecordDict:
 def is_lacking(reply: Message) -> bool:
     """Tell whether a site says that it does not hold all that an order is about."""
     return not reply.has_error() and "lacking" in reply.content
+
+
+def is_gone(reply: Message) -> bool:
+    """Tell whether Flower answers for a node that is no longer there."""
+    return reply.has_error() and reply.error.code == GONE
+
+
+def is_crash(reply: Message) -> bool:
+    """Tell whether the process that was to answer has ended before."""
+    return reply.has_error() and reply.error.code == CRASHED
 
 
 def bytes_in(reply: Message) -> int:

@@ -24,7 +24,8 @@ Answer = Callable[[Message, Context], Message | None]
 class DirectGrid(Grid):
     """Sites as nodes 1, 2, ...; ``answers`` may put another answer in a site's place.
 
-    An answer of ``None`` is a site that stays silent. ``keys`` are those of nodes.
+    An answer of ``None`` is a site that stays silent. ``keys`` are those of nodes,
+    ``started`` is when each was started.
     """
 
     def __init__(self, stores: dict[str, Path], **answers: Answer) -> None:
@@ -33,6 +34,7 @@ class DirectGrid(Grid):
         self.answers = answers
         self.nodes = dict(enumerate(stores, start=1))
         self.keys: dict[int, bytes] = {}
+        self.started: dict[int, str] = {}
         self._stores = stores
         self._replies: dict[str, Message] = {}
 
@@ -54,7 +56,11 @@ class DirectGrid(Grid):
 
     def get_nodes(self) -> list[NodeInfo]:
         return [
-            NodeInfo(node_id=node, public_key=self.keys.get(node, b""))
+            NodeInfo(
+                node_id=node,
+                public_key=self.keys.get(node, b""),
+                last_activated_at=self.started.get(node, ""),
+            )
             for node in self.nodes
         ]
 

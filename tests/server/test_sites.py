@@ -186,3 +186,28 @@ def test_a_registry_that_cannot_be_read_is_named_in_a_sentence(grid, keys, conte
         Roster(grid, ("a", "b"), keys).refresh()
     with pytest.raises(PackageError, match="got none; make it with"):
         Roster(grid, ("a", "b"), keys / "none").refresh()
+
+
+def test_a_site_whose_supernode_was_started_again_unseen_is_asked_again(
+    grid, keys, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.inquiry.RECHECK_SECONDS", 0.05)
+    settings = replace(settings, rounds=1, round_seconds=60.0, nodes=str(keys))
+    play_job(grid, replace(settings, out=str(tmp_path / "unbroken")))
+
+    def dying(message, context):
+        if message.metadata.group_id == "1":
+            grid.answers["b"] = client
+            grid.started[2] = "a moment ago"  # and it knows of no order
+            return None
+        return client(message, context)
+
+    grid.answers["b"] = dying
+    play_job(grid, settings)
+
+    record, unbroken = (
+        json.loads((Path(out) / "rounds.jsonl").read_text())
+        for out in (settings.out, tmp_path / "unbroken")
+    )
+    assert record["refused"] == {}
+    assert record["digest"] == unbroken["digest"]
