@@ -8,7 +8,7 @@ import click
 from ctflow_fed.errors import IncompleteError
 
 if TYPE_CHECKING:
-    from ctflow_fed.ct.intake import IntakeAccount
+    from ctflow_fed.ct.intake import IntakeAccount, StudyOutcome
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(
     SOURCE holds one study a folder (a DICOM series or a NIfTI file, at any depth) or a
     file (NIfTI).
     Every study is taken or refused with a reason; the names stand on this screen only,
-    the account saved in the store has none.
+    account.jsonl in the store has none.
     """
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
@@ -59,22 +59,27 @@ def command(
     if not account.taken:
         raise IncompleteError(
             f"expected studies to take, but all {len(account.refused)} were refused; "
-            "the reasons stand above and in intake.json"
+            "the reasons stand above and in account.jsonl"
         )
 
 
 def _show(account: "IntakeAccount") -> None:
     """Print one line a study, in the order of the source, and the sums."""
-    studies = sorted(account.taken + account.refused, key=lambda study: study.position)
-    width = max(len(study.name) for study in studies)
-    for study in studies:
-        taken = "taken" if study.new else "in the store already"
-        outcome = f"refused: {study.reason}" if study.reason else taken
+    width = max(len(study.name) for study in account.studies)
+    for position, study in enumerate(account.studies, start=1):
         name = "".join(char if char.isprintable() else "?" for char in study.name)
-        click.echo(f"{study.position:4d}  {name:<{width}}  {outcome}")
+        click.echo(f"{position:4d}  {name:<{width}}  {_outcome(study)}")
     new = sum(study.new for study in account.taken)
     click.echo(
         f"{new} taken, {len(account.taken) - new} in the store already, "
         f"{len(account.refused)} refused; "
         f"{account.reports_without_scan} reports without a scan"
     )
+
+
+def _outcome(study: "StudyOutcome") -> str:
+    """Say what became of a study."""
+    if not study.new and not study.account.refused:
+        return "in the store already"
+    verdict, reason = study.account.verdict, study.account.reason
+    return f"{verdict}: {reason}" if reason else verdict

@@ -5,13 +5,14 @@ import hmac
 import os
 import re
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from ctflow_fed.clips import CLIP_SLICES
+from ctflow_fed.ct.account import StudyAccount, note, read_account
 from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
 from ctflow_fed.ct.dicom.series import read_series, visible_files
@@ -21,7 +22,7 @@ from ctflow_fed.ct.report_table import Report, normal_name, read_reports
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import InputError, SettingsError, StoreError, VolumeError
-from ctflow_fed.files import write_json, write_private
+from ctflow_fed.files import write_private
 
 __all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
 
@@ -52,38 +53,38 @@ class IntakeSettings:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What became of one study: it has an id of the store, or a reason why not.
+    """One study of the source and its account.
 
     ``name`` is that of the source, for the site's own screen; it is never saved.
-    ``position`` counts the studies of the source from 1, in the order of their names.
     ``new`` tells a study that was taken now from one that was in the store before.
     """
 
     name: str
-    position: int
-    study_id: str = ""
+    account: StudyAccount
     new: bool = False
-    reason: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the study was refused or corrected."""
+        return self.account.reason
 
 
 @dataclass(frozen=True)
 class IntakeAccount:
-    """Every study of a source, taken or refused and why."""
+    """Every study of a source, taken or refused and why, in the order of their names."""
 
-    taken: tuple[StudyOutcome, ...]
-    refused: tuple[StudyOutcome, ...]
+    studies: tuple[StudyOutcome, ...]
     reports_without_scan: int
 
-    def as_json(self) -> dict[str, object]:
-        """Return what may be saved: the names of the studies are not in it."""
-        return {
-            "taken": [study.study_id for study in self.taken],
-            "refused": [
-                {"reason": study.reason, "position": study.position}
-                for study in self.refused
-            ],
-            "reports_without_scan": self.reports_without_scan,
-        }
+    @property
+    def taken(self) -> tuple[StudyOutcome, ...]:
+        """The studies that are in the store now."""
+        return tuple(study for study in self.studies if not study.account.refused)
+
+    @property
+    def refused(self) -> tuple[StudyOutcome, ...]:
+        """The studies that are not."""
+        return tuple(study for study in self.studies if study.account.refused)
 
 
 def intake(
@@ -95,7 +96,7 @@ def intake(
     or no DICOM and one NIfTI file, or it is a NIfTI file directly there. A study that
     cannot be taken, or anything else but a table, is refused with a reason and the
     others go on; one that is in the store already is not read again, so that the same
-    command resumes. The account is saved as ``intake.json`` in the store.
+    command resumes. Every study's account is kept in the store (`read_account`).
 
     A study is known by its name at the site and by a keyed hash of it in the store, and
     so is its patient if the table has a column ``patient``; the key, ``site.key``, is
@@ -108,17 +109,12 @@ def intake(
     studies = _studies(source, {os.path.realpath(out), os.path.realpath(reports)})
     desk = _Desk(out, settings)
     progress = tqdm(studies, desc="intake", unit="study", disable=None)
-    outcomes = [
-        desk.take(StudyOutcome(name, position), path, table.get(name))
-        for position, (name, path) in enumerate(progress, start=1)
-    ]
-    account = IntakeAccount(
-        taken=tuple(outcome for outcome in outcomes if not outcome.reason),
-        refused=tuple(outcome for outcome in outcomes if outcome.reason),
+    return IntakeAccount(
+        studies=tuple(
+            desk.take(name, path, table.get(name)) for name, path in progress
+        ),
         reports_without_scan=len(set(table) - {name for name, _ in studies}),
     )
-    write_json(out / "intake.json", account.as_json())
-    return account
 
 
 class _Desk:
@@ -130,36 +126,47 @@ class _Desk:
         self._image_size = settings.image_size
         self.store = self._open_store(out)
         self._key = _site_key(out / "site.key", new=len(self.store) == 0)
+        self._known = read_account(out)
         self._seen: set[str] = set()
 
-    def take(
-        self, study: StudyOutcome, path: Path, report: Report | None
-    ) -> StudyOutcome:
+    def take(self, name: str, path: Path, report: Report | None) -> StudyOutcome:
         """Take one study, unless there is a reason not to."""
-        if not _is_study(path):
-            return replace(study, reason="neither a folder nor a NIfTI file")
-        if study.name in self._seen:
-            return replace(study, reason="another study of the source has its name")
-        self._seen.add(study.name)
-        study_id = self._hashed(study.name)
-        if study_id in self.store:
-            return replace(study, study_id=study_id)
-        if report is None or report.problem:
-            reason = (
-                report.problem if report else "the table of reports has no row of it"
+        if name in self._seen:
+            study = self._hashed(f"again/{path.name}")
+            return self._refused(
+                name, study, "another study of the source has its name"
             )
-            return replace(study, reason=reason)
+        study = self._hashed(name)
+        if not _is_study(path):
+            return self._refused(name, study, "neither a folder nor a NIfTI file")
+        self._seen.add(name)
+        if study in self.store:
+            known = self._known.get(study)
+            return StudyOutcome(name, known or StudyAccount(study, "taken"))
+        if report is None:
+            reason = "the table of reports has no row of it"
+            return self._refused(name, study, reason)
+        if report.problem:
+            return self._refused(name, study, report.problem)
         try:
-            self._put(study_id, _read(path, self._image_size), report)
+            squared = _read(path, self._image_size)
+            self._put(study, squared, report)
         except (VolumeError, StoreError) as error:
-            return replace(study, reason=str(error))
-        return replace(study, study_id=study_id, new=True)
+            return self._refused(name, study, str(error))
+        account = StudyAccount(study, "taken", numbers=_numbers(squared))
+        note(self.store.folder, account)
+        return StudyOutcome(name, account, new=True)
 
-    def _put(self, study_id: str, squared: CTVolume, report: Report) -> None:
+    def _refused(self, name: str, study: str, reason: str) -> StudyOutcome:
+        account = StudyAccount(study, "refused", reason)
+        note(self.store.folder, account)
+        return StudyOutcome(name, account)
+
+    def _put(self, study: str, squared: CTVolume, report: Report) -> None:
         latents = self._codec.encode(torch.from_numpy(squared.hu).float())
         tokens = self._encoder.encode([report.text])
         self.store.put(
-            study_id,
+            study,
             latents,
             tokens.tokens[0],
             spacing=squared.spacing,
@@ -250,6 +257,17 @@ def _scan_in(folder: Path) -> Path:
             "file directly into the source"
         )
     return scans[0]
+
+
+def _numbers(volume: CTVolume) -> dict[str, float]:
+    """Return what the account tells of a volume."""
+    between, row, column = volume.spacing
+    return {
+        "slices": len(volume.hu),
+        "slice_mm": between,
+        "row_mm": row,
+        "column_mm": column,
+    }
 
 
 def _refuse_short(volume: CTVolume) -> None:

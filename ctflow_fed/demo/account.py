@@ -11,6 +11,7 @@ import numpy as np
 
 from ctflow_fed import __version__
 from ctflow_fed.augment import SynthStore, extend
+from ctflow_fed.ct.account import read_account
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS, Population
 from ctflow_fed.ct.volume import CTVolume
@@ -138,14 +139,14 @@ def _sites(places: Places, settings: DemoSettings) -> tuple[SiteAccount, ...]:
     """Return the hospitals of the federation, then what the researcher has."""
     sites = []
     for name, population in HOSPITALS.items():
-        account = read_json(places.site(name) / "intake.json")
+        accounts = read_account(places.site(name)).values()
         sites.append(
             _site(
                 name,
                 "federation",
                 scanned_alike(population, settings),
                 rows_of(places.hospital(name)),
-                refused=len(account["refused"]),
+                refused=sum(account.refused for account in accounts),
             )
         )
     for name, role, population, folder in (

@@ -105,7 +105,7 @@ def take_in(places: Places, settings: DemoSettings) -> None:
         if not account.taken:
             raise IncompleteError(
                 f"none of the studies of {name} could be taken in; "
-                "its store's intake.json says why"
+                "its store's account.jsonl says why"
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctflow_fed.ct.account import StudyAccount, note, read_account
 from ctflow_fed.ct.codec import HaarCodec
 from ctflow_fed.ct.dicom import SeriesTags, write_series
 from ctflow_fed.ct.intake import IntakeSettings, intake
@@ -24,7 +25,6 @@ from ctflow_fed.errors import (
     SettingsError,
     StoreError,
 )
-from ctflow_fed.files import read_json
 
 SMALL = IntakeSettings(image_size=32)
 TEXT = "Wedge-shaped shadowing is noted beside the azygos fissure."
@@ -82,7 +82,7 @@ def test_every_good_study_is_taken_with_its_slices_spacing_and_labels(hospital):
         "WEBER-PAUL",
     ]
     assert account.refused == ()
-    assert {study.study_id for study in account.taken} == {
+    assert {study.account.study for study in account.taken} == {
         record.study_id for record in store.records
     }
     assert {record.slices for record in store.records} == {18}
@@ -95,7 +95,7 @@ def test_a_study_is_stored_as_its_scan_and_its_report_are_encoded(hospital):
     source, _, out = hospital
     account = intake(*hospital, SMALL)
 
-    store, study_id = LatentStore.open(out), account.taken[0].study_id
+    store, study_id = LatentStore.open(out), account.taken[0].account.study
     squared = read_nifti(source / "MUELLER-ANNA.nii.gz").squared(32)
     latents = HaarCodec().encode(torch.from_numpy(squared.hu).float())
     tokens = HashingReportEncoder().encode([f"{TEXT} Small pleural effusion."])
@@ -115,9 +115,9 @@ def test_studies_of_one_patient_share_a_keyed_hash(hospital):
 
     store = LatentStore.open(out)
     patients = {record.study_id: record.patient for record in store.records}
-    first, second, third = (patients[study.study_id] for study in taken)
+    first, second, third = (patients[study.account.study] for study in taken)
     assert first == second != third
-    assert third != taken[0].study_id  # a patient is not taken for a study
+    assert third != taken[0].account.study  # a patient is not taken for a study
     assert sorted(len(each) for each in store.by_patient()) == [1, 2]
     assert "P-17" not in (out / "index.jsonl").read_text()
 
@@ -128,7 +128,7 @@ def test_no_name_and_no_word_of_a_report_is_in_the_store(hospital):
     files = [path for path in hospital[2].rglob("*") if path.is_file()]
     names = [study.name.lower() for study in account.taken]
     words = [word for word in TEXT.lower().strip(".").split() if len(word) > 4]
-    assert len(files) == 8
+    assert len(files) == 8  # account, edges, index, key, store and three studies
     for path in files:
         content = (
             str(path.relative_to(hospital[2])).encode() + path.read_bytes()
@@ -143,7 +143,7 @@ def test_the_key_of_the_site_is_for_its_owner_only_and_unlike_any_other(hospital
     other = intake(source, reports, out.with_name("other"), SMALL)
 
     assert stat.S_IMODE((out / "site.key").stat().st_mode) == 0o600
-    ids = {study.study_id for study in one.taken + other.taken}
+    ids = {study.account.study for study in one.taken + other.taken}
     assert len(ids) == 6
 
 
@@ -241,15 +241,39 @@ def test_a_scan_that_outgrows_the_memory_costs_itself_alone(hospital):
     assert "fits the reader and the memory" in reasons(account)["MUELLER-ANNA"]
 
 
-def test_the_saved_account_tells_refused_studies_by_their_position(hospital):
+def test_the_account_is_kept_and_the_last_word_on_a_study_counts(hospital):
     source, reports, out = hospital
-    (source / "AAA.nii.gz").write_bytes(b"no scan")
+    (source / "MUELLER-ANNA.nii.gz").write_bytes(b"no scan")
+    first = intake(source, reports, out, SMALL)
+    write_nifti(volume(seed=0), source / "MUELLER-ANNA.nii.gz")
 
-    account = intake(source, reports, out, SMALL)
-    saved = read_json(out / "intake.json")
-    assert saved["taken"] == [study.study_id for study in account.taken]
-    assert [study["position"] for study in saved["refused"]] == [1]
-    assert saved["reports_without_scan"] == 0
+    second = intake(source, reports, out, SMALL)
+    kept = read_account(out)
+    assert [study.account.verdict for study in first.studies][0] == "refused"
+    assert kept == {study.account.study: study.account for study in second.studies}
+    assert {account.verdict for account in kept.values()} == {"taken"}
+    assert {account.numbers["slices"] for account in kept.values()} == {18}
+
+
+def test_a_torn_line_of_the_account_does_not_count(hospital):
+    out = hospital[2]
+    intake(*hospital, SMALL)
+    file = out / "account.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert len(read_account(out)) == 2
+
+    note(out, StudyAccount("0" * 32, "refused", "no scan"))
+    assert len(read_account(out)) == 3
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[", '{"study": "a", "verdict": "?", "reason": "", "numbers": {}}']
+)
+def test_an_account_that_was_changed_by_hand_is_refused(tmp_path, line):
+    (tmp_path / "account.jsonl").write_text(line + "\n")
+
+    with pytest.raises(StoreError, match=r"account\.jsonl"):
+        read_account(tmp_path)
 
 
 def test_label_columns_go_before_what_the_text_says(hospital):
@@ -268,7 +292,7 @@ def test_without_label_columns_labels_are_read_from_the_text(hospital):
 
     labels = {record.study_id: record.labels for record in _records(hospital[2])}
     expected = labels_of(f"{TEXT} Small pleural effusion.")
-    assert labels[account.taken[0].study_id] == expected
+    assert labels[account.taken[0].account.study] == expected
     assert expected["Pleural effusion"] == 1
 
 
