@@ -10,6 +10,7 @@ from ctflow_fed import augment
 from ctflow_fed.cli.drawing import sampler_options
 from ctflow_fed.cli.options import PACKAGE
 from ctflow_fed.ct.report_table import read_reports
+from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.errors import ReportTableError, SettingsError
 
 __all__ = ["command"]
@@ -125,7 +126,7 @@ def _target(text: str) -> tuple[str, int]:
 
 def _read_reports(path: Path) -> list[str]:
     """Read a table of reports, or a text file with a report a line."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLE_ENDINGS:
         reports = read_reports(path).values()
         for report in reports:
             if report.problem:
@@ -138,7 +139,7 @@ def _read_reports(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise ReportTableError(
-            "the reports must be a readable .csv or text file in UTF-8"
+            "the reports must be a readable table or text file in UTF-8"
         ) from None
     return [line.strip() for line in lines if line.strip()]
 

@@ -1,15 +1,25 @@
-"""reports.csv: the table that joins reports to studies."""
+"""The table that joins reports to studies."""
 
-import csv
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctflow_fed.ct.labels import FINDINGS, labels_of
+from ctflow_fed.ct.table_files import EXCESS, Row, read_table
 from ctflow_fed.errors import ReportTableError
 
 __all__ = ["Report", "normal_name", "read_reports"]
+
+NAMES = {
+    "VolumeName": "study",
+    "AccessionNo": "study",
+    "Findings_EN": "findings",
+    "Impressions_EN": "impression",
+    "report_text": "report",
+}
+"""What CT-RATE calls the columns."""
 
 TEXT_COLUMNS = ("findings", "impression", "report")
 TOO_MANY_FIELDS = (
@@ -17,58 +27,61 @@ TOO_MANY_FIELDS = (
 )
 LONGEST = 20_000  # characters; the longest report of CT-RATE has about 8,000
 
+NIFTI_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+
+PRIVATE = re.compile(
+    r"name|patient|study|mrn|\bid|id$|accession|birth|dob|phone|tel|mail|address|street"
+    r"|city|zip|insur|physician|doctor|radiolog|refer|operator|uid|date|time|hospital"
+    r"|institut|number|signed|author",
+    re.IGNORECASE,
+)
+"""Columns whose values may tell who the patient is."""
+
 
 @dataclass(frozen=True)
 class Report:
     """The report of one study; one with a ``problem`` cannot be used, and why.
 
-    ``patient`` is what the table calls the patient, empty where it does not.
+    ``patient`` is what the table calls the patient, empty where it does not;
+    ``private`` are the values of columns that may tell who the patient is, with the
+    names of the columns.
     """
 
-    text: str
+    text: str = field(repr=False)
     labels: dict[str, int] = field(default_factory=dict)
     problem: str = ""
     patient: str = field(default="", repr=False)
+    private: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def read_reports(path: Path) -> dict[str, Report]:
     """Read the reports of a table by the names of their studies.
 
-    The table is UTF-8 with commas and has a column ``study`` (the name of the folder,
-    or of the NIfTI file without its ending) and one or more of ``findings``,
-    ``impression`` and ``report``. If it has CT-RATE's 18 label columns they are taken
-    as they are, otherwise labels are read from the text (`labels_of`). A column
-    ``patient`` may tell which studies are of one patient.
+    The table (`read_table`) has a column ``study`` (the name of the folder, or of the
+    NIfTI file, with or without its ending) and one or more of ``findings``,
+    ``impression`` and ``report``, or the columns of CT-RATE in their place. If it has
+    CT-RATE's 18 label columns they are taken as they are, otherwise labels are read
+    from the text (`labels_of`). A column ``patient`` may tell which studies are of one
+    patient.
 
     Raises ``ReportTableError`` when the table is not like that or names a study twice.
     A row that cannot be used is a `Report` with a problem, so that it costs one study;
     one without a name stands under a name that no file can have. Blank rows are none.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            labelled = _check_columns(table.fieldnames or ())
-            reports: dict[str, Report] = {}
-            for row in table:
-                excess = list(row.pop(None, ()))
-                if not any(text and text.strip() for text in [*row.values(), *excess]):
-                    continue
-                name = normal_name(row["study"] or "") or f"/{table.line_num}"
-                if name in reports:
-                    raise ReportTableError(
-                        "expected one row a study, found a study of line "
-                        f"{table.line_num} in an earlier line too; remove one of them"
-                    )
-                reports[name] = (
-                    Report("", problem=TOO_MANY_FIELDS)
-                    if excess
-                    else _report(row, labelled)
-                )
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise ReportTableError(
-            "expected a table of reports as CSV in UTF-8, found a file that cannot be "
-            "read as one; export it again"
-        ) from None
+    columns, rows = read_table(path)
+    known = _known_columns(columns)
+    labelled = _check_columns([known[name] for name in columns])
+    reports: dict[str, Report] = {}
+    for line, cells in rows:
+        row = {known.get(name, name): text for name, text in cells.items()}
+        study = normal_name(NIFTI_ENDING.sub("", row["study"]))
+        name = study or f"/{line}"
+        if name in reports:
+            raise ReportTableError(
+                f"expected one row a study, found a study of line {line} in an earlier "
+                "line too; remove one of them"
+            )
+        reports[name] = _report(row, labelled)
     return reports
 
 
@@ -77,12 +90,20 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip())
 
 
+def _known_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Return what each column is called here: CT-RATE's only where ours is not."""
+    return {
+        name: NAMES[name] if name in NAMES and NAMES[name] not in columns else name
+        for name in columns
+    }
+
+
 def _check_columns(names: Sequence[str]) -> bool:
     """Refuse a table without the columns needed; tell whether it has labels."""
     if "study" not in names or not set(names) & set(TEXT_COLUMNS):
         raise ReportTableError(
             "expected a column study and one of findings, impression, report in the "
-            "first line of the table; name them so, with commas between them"
+            "first line of the table; name them so, with commas between them in a .csv"
         )
     if len(set(names)) < len(names):
         raise ReportTableError(
@@ -97,19 +118,29 @@ def _check_columns(names: Sequence[str]) -> bool:
     return bool(labels)
 
 
-def _report(row: dict[str, str | None], labelled: bool) -> Report:
-    if not (row["study"] or "").strip():
+def _report(row: Row, labelled: bool) -> Report:
+    if EXCESS in row:
+        return Report("", problem=TOO_MANY_FIELDS)
+    if not row["study"]:
         return Report("", problem="its row names no study")
-    text = " ".join((row.get(name) or "").strip() for name in TEXT_COLUMNS).strip()
+    text = " ".join(row.get(name, "") for name in TEXT_COLUMNS).strip()
     if not text:
         return Report("", problem="its report is empty")
     if len(text) > LONGEST:
         return Report("", problem=f"its report has more than {LONGEST} characters")
-    patient = normal_name(row.get("patient") or "")
-    if not labelled:
-        return Report(text, labels_of(text), patient=patient)
-    values = {name: (row[name] or "").strip() for name in FINDINGS}
-    if not set(values.values()) <= {"0", "1"}:
+    labels = {name: row[name] for name in FINDINGS} if labelled else labels_of(text)
+    if not set(map(str, labels.values())) <= {"0", "1"}:
         return Report("", problem="a label in its row is neither 0 nor 1")
-    labels = {name: int(value) for name, value in values.items()}
-    return Report(text, labels, patient=patient)
+    return Report(
+        text,
+        {name: int(value) for name, value in labels.items()},
+        patient=normal_name(row.get("patient", "")),
+        private=tuple(_private(row)),
+    )
+
+
+def _private(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the cells that may tell who the patient is."""
+    for name, value in row.items():
+        if value and name not in (*TEXT_COLUMNS, *FINDINGS) and PRIVATE.search(name):
+            yield name, value

@@ -203,7 +203,7 @@ def test_bad_studies_are_refused_with_a_reason_and_the_others_taken(hospital):
 
 def test_what_is_neither_a_study_nor_a_table_is_refused_by_its_own_line(hospital):
     source, reports, out = hospital
-    reports = reports.rename(source / "reports.tsv")
+    reports = reports.rename(source / "reports.dat")
     for name in ("scan.mha", "SCHMIDT-KARL", "phantom.json", "old.csv", "notes.txt"):
         (source / name).write_text("no scan")
     (source / "round").symlink_to("round")
