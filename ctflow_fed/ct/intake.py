@@ -27,6 +27,7 @@ from ctflow_fed.files import write_private
 __all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
 
 NIFTI = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
+NO_ROW = "the table of reports has no row of it"
 TABLES = {".csv", ".json", ".md", ".txt"}  # what lies beside scans and is none
 
 
@@ -71,7 +72,7 @@ class StudyOutcome:
 
 @dataclass(frozen=True)
 class IntakeAccount:
-    """Every study of a source, taken or refused and why, in the order of their names."""
+    """Every study of a source, in the order of their names."""
 
     studies: tuple[StudyOutcome, ...]
     reports_without_scan: int
@@ -131,23 +132,21 @@ class _Desk:
 
     def take(self, name: str, path: Path, report: Report | None) -> StudyOutcome:
         """Take one study, unless there is a reason not to."""
+        study = self._hashed(name)
         if name in self._seen:
             study = self._hashed(f"again/{path.name}")
             return self._refused(
                 name, study, "another study of the source has its name"
             )
-        study = self._hashed(name)
         if not _is_study(path):
             return self._refused(name, study, "neither a folder nor a NIfTI file")
         self._seen.add(name)
         if study in self.store:
             known = self._known.get(study)
             return StudyOutcome(name, known or StudyAccount(study, "taken"))
-        if report is None:
-            reason = "the table of reports has no row of it"
+        if report is None or report.problem:
+            reason = report.problem if report else NO_ROW
             return self._refused(name, study, reason)
-        if report.problem:
-            return self._refused(name, study, report.problem)
         try:
             squared = _read(path, self._image_size)
             self._put(study, squared, report)

@@ -249,7 +249,7 @@ def test_the_account_is_kept_and_the_last_word_on_a_study_counts(hospital):
 
     second = intake(source, reports, out, SMALL)
     kept = read_account(out)
-    assert [study.account.verdict for study in first.studies][0] == "refused"
+    assert first.studies[0].account.verdict == "refused"
     assert kept == {study.account.study: study.account for study in second.studies}
     assert {account.verdict for account in kept.values()} == {"taken"}
     assert {account.numbers["slices"] for account in kept.values()} == {18}
