@@ -15,27 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.deployment.cargo import cargo_in, record_of
 from ctflow_fed.errors import CTFlowError, SettingsError, UpdateError
 from ctflow_fed.federation import (
-    RAW,
     Parcel,
     PrivateResult,
     RoundOrder,
     SiteResult,
     SiteState,
-    WireArray,
     check_site_name,
     facts_of,
     local_loss,
@@ -73,21 +64,18 @@ def train(message: Message, context: Context) -> Message:
         if opened is None:
             return _lacking(site)
         memory = state.memory_before(order.round_number)
+        outbox = state.outbox
         result: SiteResult | PrivateResult
         if order.privacy is None:
-            result = local_round(store, order, opened, site, memory)
+            result = local_round(store, order, opened, site, memory, outbox)
         else:
             ledger = state.ledger(order.privacy)
-            result = private_round(store, order, opened, site, memory, ledger)
+            result = private_round(store, order, opened, site, memory, ledger, outbox)
         state.keep_memory(order.round_number, result.memory)
-        arrays = {
-            name: Array(each.dtype, each.shape, RAW, each.data)
-            for name, each in result.wire.items()
-        }
         return RecordDict(
             {
                 "receipt": ConfigRecord({**receipt(order, site, store.header)}),
-                "arrays": ArrayRecord(arrays),
+                "arrays": record_of(result.cargo),
                 "metrics": MetricRecord({**result.metrics}),
             }
         )
@@ -176,19 +164,10 @@ def _received(message: Message) -> tuple[RoundOrder, Parcel]:
     order = message.content.get("order")
     if not isinstance(order, ConfigRecord):
         raise UpdateError("expected an order, got a message without one")
+    content = message.content
     parcel = Parcel(
-        weights=_wire(message, "arrays"),
-        change=_wire(message, "change"),
-        base=_wire(message, "base"),
+        weights=cargo_in(content, "arrays"),
+        change=cargo_in(content, "change"),
+        base=cargo_in(content, "base"),
     )
     return RoundOrder.from_record(order), parcel
-
-
-def _wire(message: Message, name: str) -> dict[str, WireArray] | None:
-    record = message.content.get(name)
-    if not isinstance(record, ArrayRecord):
-        return None
-    return {
-        name: WireArray(each.dtype, tuple(each.shape), each.data)
-        for name, each in record.items()
-    }

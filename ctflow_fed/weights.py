@@ -6,16 +6,30 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["weights_digest"]
+__all__ = ["WeightsDigest", "weights_digest"]
+
+
+class WeightsDigest:
+    """The SHA-256 of named weights that come one by one, in the order of names."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, weights: Tensor) -> None:
+        """Take in the next weights."""
+        values = weights.detach().cpu()
+        self._digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
+        raw = values.reshape(-1).contiguous().view(torch.uint8)
+        self._digest.update(raw.numpy().data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that came."""
+        return self._digest.hexdigest()
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of named weights, whichever files they came in."""
-    digest = hashlib.sha256()
+    digest = WeightsDigest()
     for name in sorted(weights):
-        values = weights[name].detach().cpu()
-        digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
-        digest.update(
-            values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
-        )
+        digest.add(name, weights[name])
     return digest.hexdigest()

@@ -19,28 +19,17 @@ from server.inquiry import Inquiry
 from server.sites import Roster
 from server.strategy import (
     Sorted,
-    bytes_in,
+    Traffic,
     is_crash,
     is_lacking,
     order_content,
     sort_replies,
+    traffic_in,
 )
 
-__all__ = ["Answers", "Exchange", "Traffic"]
+__all__ = ["Answers", "Exchange"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes of arrays: those that went to the sites, and those that came from them."""
-
-    sent: int = 0
-    received: int = 0
-
-    def __add__(self, other: "Traffic") -> "Traffic":
-        """Return both together."""
-        return Traffic(self.sent + other.sent, self.received + other.received)
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class Exchange:
         number: int,
         arrays: Arrays,
         kind: str,
-        read: Callable[[RecordDict], T],
+        read: Callable[[RecordDict, str], T],
         without: Collection[str],
     ) -> Answers[T]:
         """Ask every site but those ``without`` about arrays; hear what they say.
@@ -80,7 +69,7 @@ class Exchange:
         least, grace = settings.min_sites, settings.wait_seconds
         nodes = self.roster.gather(least, grace, without)
         order = job.order(number, arrays, len(nodes))
-        parcels = Parcels(order, arrays, job.part, job.change)
+        parcels = Parcels(order, arrays, job.part, job.change, job.depot)
         post = _Post(order, kind, settings.round_seconds + 60)
         filled: set[str] = set()
 
@@ -99,7 +88,7 @@ class Exchange:
             self._held[site] = order.start if site in heard.taken else ""
         silent = frozenset(nodes) - set(replies)
         refused = {**heard.refused, **self._unheard(nodes, silent, without)}
-        traffic = Traffic(post.sent, sum(map(bytes_in, replies.values())))
+        traffic = sum(map(traffic_in, replies.values()), post.traffic)
         return Answers(heard.taken, refused, heard.wrong, silent, traffic)
 
     def _unheard(
@@ -127,15 +116,15 @@ def _held_after(job: Job) -> dict[str, str]:
 
 
 class _Post:
-    """The messages of one order, and the bytes of arrays that they carry."""
+    """The messages of one order, and what of arrays goes with them."""
 
     def __init__(self, order: RoundOrder, kind: str, seconds: float) -> None:
-        self.sent = 0
+        self.traffic = Traffic()
         self._order, self._kind, self._seconds = order, kind, seconds
 
     def message(self, node: int, parcel: Parcel) -> Message:
         """Return the order with a parcel for a node, and count it as sent."""
-        self.sent += parcel.bytes
+        self.traffic += Traffic(sent=parcel.bytes, shards=parcel.shards)
         content = order_content(self._order, parcel)
         group = str(self._order.round_number)
         return Message(content, node, self._kind, ttl=self._seconds, group_id=group)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flwr.app import MessageType
+from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from ctflow_fed.errors import IncompleteError
@@ -18,16 +18,15 @@ from ctflow_fed.federation import (
     FederationSettings,
     Job,
     RoundRecord,
-    beside_digest,
     open_job,
     outliers,
     playing,
     shares_of,
     weighted_mean,
 )
-from server.exchange import Answers, Exchange, Traffic
+from server.exchange import Answers, Exchange
 from server.sites import Roster
-from server.strategy import CheckedUpdate, Sorted, Spending, loss_in, update_in
+from server.strategy import CheckedUpdate, Sorted, Spending, Traffic, loss_in, update_in
 
 __all__ = ["play_job"]
 
@@ -116,8 +115,9 @@ def _play_round(
         seconds=round(time.monotonic() - began, 3),
         sent=traffic.sent,
         received=traffic.received,
+        shards=traffic.shards,
         digest=job.digest,
-        state=beside_digest(job.beside),
+        state=job.state_digest,
         epsilon={site: each.epsilon for site, each in spending.items()},
         spent=sorted(spent),
     )
@@ -133,6 +133,7 @@ def _train(
         start=start,
         length=job.part.length(start),
         precision=job.settings.precision,
+        depot=job.depot,
         privacy=job.settings.privacy(),
     )
     answers = exchange.ask(number, start, MessageType.TRAIN, read, barred)
@@ -174,7 +175,11 @@ def _global_loss(
     if job.settings.is_private:
         return math.nan, Answers({}, {}, frozenset(), frozenset(), Traffic())
     model, facts = job.state.model, exchange.roster.facts
-    told = exchange.ask(number, model, MessageType.EVALUATE, loss_in, without)
+
+    def read(content: RecordDict, _: str) -> float:
+        return loss_in(content)
+
+    told = exchange.ask(number, model, MessageType.EVALUATE, read, without)
     if not told.taken:
         raise _ended(number, "got nothing usable from any site", told.refused)
     slices = {site: facts[site].weight for site in told.taken}

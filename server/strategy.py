@@ -5,29 +5,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
+from ctflow_fed.deployment.cargo import cargo_in, record_of, shards_in
 from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import (
     PRIVATE_METRICS,
-    RAW,
     Arrays,
+    Depot,
     Parcel,
     RoundOrder,
     SiteFacts,
-    WireArray,
+    cargo_bytes,
     check_receipt,
     check_update,
     manifest_of,
-    plus,
-    unpack,
+    moved_by,
+    unstow,
 )
 from ctflow_fed.training import PrivacySettings
 
@@ -35,7 +29,7 @@ __all__ = [
     "CheckedUpdate",
     "Sorted",
     "Spending",
-    "bytes_in",
+    "Traffic",
     "content_of",
     "facts_in",
     "is_crash",
@@ -44,13 +38,31 @@ __all__ = [
     "loss_in",
     "order_content",
     "sort_replies",
+    "traffic_in",
     "update_in",
 ]
 
 T = TypeVar("T")
 
-GONE, CRASHED = 5, 8
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of arrays that went to the sites and came from them, and their shards."""
+
+    sent: int = 0
+    received: int = 0
+    shards: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        """Return both together."""
+        return Traffic(
+            self.sent + other.sent,
+            self.received + other.received,
+            self.shards + other.shards,
+        )
+
+
+GONE, CRASHED = 5, 8
 FLOWER_ERRORS = {
     1: "its ClientApp could not be loaded; install the library of this version there",
     2: "its ClientApp raised an error; the site's own log has more",
@@ -66,18 +78,8 @@ LARGEST_NUMBER = 1e12  # neither a loss nor a count of slices comes near it
 
 def order_content(order: RoundOrder, parcel: Parcel) -> RecordDict:
     """Return what the server sends: an order, and the arrays that go with it."""
-    parts = {"arrays": parcel.weights, "change": parcel.change, "base": parcel.base}
-    records = {
-        name: ArrayRecord(
-            {
-                name: Array(each.dtype, each.shape, RAW, each.data)
-                for name, each in wire.items()
-            }
-        )
-        for name, wire in parts.items()
-        if wire is not None
-    }
-    return RecordDict({"order": ConfigRecord({**order.to_record()}), **records})
+    parts = {name: record_of(cargo) for name, cargo in parcel.parts.items()}
+    return RecordDict({"order": ConfigRecord({**order.to_record()}), **parts})
 
 
 def is_lacking(reply: Message) -> bool:
@@ -95,10 +97,17 @@ def is_crash(reply: Message) -> bool:
     return reply.has_error() and reply.error.code == CRASHED
 
 
-def bytes_in(reply: Message) -> int:
-    """Return how many bytes of arrays came with a reply."""
-    records = () if reply.has_error() else reply.content.array_records.values()
-    return sum(len(each.data) for record in records for each in record.values())
+def traffic_in(reply: Message) -> Traffic:
+    """Return what of arrays came with a reply, in it or in the shards that it names."""
+    if reply.has_error():
+        return Traffic()
+    try:
+        shards = shards_in(reply)
+    except UpdateError:
+        shards = ()
+    arrays = (each for r in reply.content.array_records.values() for each in r.values())
+    received = cargo_bytes(shards) + sum(len(each.data) for each in arrays)
+    return Traffic(received=received, shards=len(shards))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +149,7 @@ def sort_replies(
     replies: Mapping[str, Message],
     order: RoundOrder,
     facts: Mapping[str, SiteFacts],
-    read: Callable[[RecordDict], T],
+    read: Callable[[RecordDict, str], T],
 ) -> Sorted[T]:
     """Sort the answers to an order; one that breaks its contract is wrong.
 
@@ -160,7 +169,7 @@ def sort_replies(
             _check_receipt(content, order, facts[site])
             if facts[site].slices:
                 _check_slices(content, facts[site].slices)
-            taken[site] = read(content)
+            taken[site] = read(content, site)
         except CTFlowError as error:
             refused[site] = str(error)
             wrong.add(site)
@@ -194,26 +203,26 @@ def facts_in(content: RecordDict) -> SiteFacts:
 
 def update_in(
     content: RecordDict,
+    site: str,
     start: Arrays,
     length: float,
     precision: str,
+    depot: Depot,
     privacy: PrivacySettings | None = None,
 ) -> CheckedUpdate:
     """Return what a site has trained from ``start``, checked in every respect.
 
     ``length`` is that of the network's weights; in any precision but float32 what came
-    is the change from ``start``.
+    is the change from ``start``. Shards are taken out of ``depot``.
     """
-    arrays = content.get("arrays")
-    if not isinstance(arrays, ArrayRecord):
+    cargo = cargo_in(content, "arrays")
+    if cargo is None:
         raise UpdateError("expected the weights of a site, got a reply without them")
-    wire = {
-        name: WireArray(each.dtype, tuple(each.shape), each.data)
-        for name, each in arrays.items()
-    }
-    update = unpack(wire, manifest_of(start), precision)
+    folder = depot.take(cargo, site) if isinstance(cargo, tuple) else depot.folder
+    manifest = manifest_of(start)
+    update = unstow(cargo, manifest, precision, folder)
     if precision != "float32":
-        update = plus(start, update)
+        update = moved_by(start, update)
     moved = check_update(update, start, length)
     if privacy is not None:
         spending = _spending_in(content, privacy)

@@ -20,7 +20,7 @@ from ctflow_fed.demo.journal import Journal
 from ctflow_fed.demo.places import Places, items_of, rows_of
 from ctflow_fed.demo.settings import DemoSettings
 from ctflow_fed.evaluation import UtilityResult
-from ctflow_fed.federation import Ledger
+from ctflow_fed.federation import read_ledger
 from ctflow_fed.files import read_json
 from ctflow_fed.machine import cores
 from ctflow_fed.model import load_package
@@ -188,7 +188,7 @@ def _site(
 
 def _rounds(places: Places) -> tuple[RoundAccount, ...]:
     folder = places.federation
-    records = Ledger.open(folder, read_json(folder / "run.json")).records
+    records = read_ledger(folder).records
     return tuple(
         RoundAccount(
             number=record.round,

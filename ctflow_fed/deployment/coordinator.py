@@ -75,6 +75,7 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
     ):
         outside, inside = ports_in((server / "nginx.conf").read_text("utf-8"))
         environment = _prepare(server, inside)
+        shutil.rmtree(server / "shards", ignore_errors=True)
         admit(server)
 
         def start(name: str, command: Sequence[str]) -> None:

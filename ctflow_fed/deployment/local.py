@@ -19,11 +19,12 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.environment import QUIET
 from ctflow_fed.errors import MissingExtraError, SettingsError
 from ctflow_fed.federation import (
+    SHARD_BYTES,
     FederationSettings,
     Job,
     RoundRecord,
-    arrays_of,
     check_site_name,
+    encoded_bytes,
     facts_of,
     open_job,
 )
@@ -67,7 +68,7 @@ def run_locally(
         job.check_sites(
             [facts_of(LatentStore.open(path), site) for site, path in stores.items()]
         )
-        payload = sum(value.nbytes for value in arrays_of(job.network).values())
+        payload = min(SHARD_BYTES, encoded_bytes(job.part.manifest, "float32"))
         with _rounds_heard(on_round):
             _simulate(settings, stores, payload)
         job = open_job(settings)

@@ -50,12 +50,16 @@ class ShardLink:
         self._client.close()
 
     def fetch(self, shards: Sequence[Shard], folder: Path) -> None:
-        """Bring shards into a folder; those that are there stay.
+        """Bring shards into a folder; those that are there stay, all else goes.
 
-        Raises ``UpdateError`` where the server has other bytes than were named,
+        Raises ``UpdateError`` where the server has none or other bytes than were named,
         ``MismatchError`` where it refuses, ``IncompleteError`` where it is silent.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        kept = {name for s in shards for name in (s.digest, f".partial-{s.digest}")}
+        for path in folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
         for shard in shards:
             if not (folder / shard.digest).exists():
                 self._fetch(shard, folder)
@@ -122,6 +126,10 @@ def _check(answer: httpx.Response, *expected: int) -> None:
         return
     if answer.status_code >= 500:
         raise httpx.TransportError(f"the server answers {answer.status_code}")
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise UpdateError(
+            "the server has that shard no longer; it has gone on to another order"
+        )
     raise MismatchError(
         f"expected the server to take and give shards, got {answer.status_code}; "
         "is this site's certificate in its kit, and not revoked?"

@@ -23,6 +23,7 @@ from flwr.simulation import run_simulation
 from flwr.superlink.grid import InMemoryGrid
 
 from ctflow_fed.deployment.bundle import programs_folder
+from ctflow_fed.deployment.cargo import carrying
 from ctflow_fed.errors import CTFlowError, IncompleteError
 from ctflow_fed.federation import ConfigValue
 from ctflow_fed.machine import cores
@@ -47,12 +48,12 @@ def simulate(
     cpus = cores()
     workers = min(len(stores), cpus)
     threads = cpus // workers
-    states = Path(str(run_config["out"])).resolve() / "sites"
+    out = Path(str(run_config["out"])).resolve()
     stop = threading.Event()
     work = partial(
         run_simulation,
         server_app=_server(run_config, stop),
-        client_app=SiteClient(stores, states, threads),
+        client_app=SiteClient(stores, out, threads),
         num_supernodes=len(stores),
         backend_config={
             "init_args": _ray_settings(workers * threads, payload * len(stores)),
@@ -75,13 +76,14 @@ def simulate(
 class SiteClient(ClientApp):
     """The site's ClientApp, called as the site that a simulated node stands for."""
 
-    def __init__(self, stores: Mapping[str, Path], states: Path, threads: int) -> None:
+    def __init__(self, stores: Mapping[str, Path], out: Path, threads: int) -> None:
         super().__init__()
+        self._shards = out / "shards"
         self._nodes: list[dict[str, bool | float | int | str]] = [
             {
                 "site": site,
                 "store": str(path),
-                "state": str(states / site),
+                "state": str(out / "sites" / site),
                 "threads": threads,
             }
             for site, path in sorted(stores.items())
@@ -92,7 +94,7 @@ class SiteClient(ClientApp):
         program: ClientApp = importlib.import_module("client.app").app
         number = int(context.node_config["partition-id"])
         context.node_config = {**context.node_config, **self._nodes[number]}
-        return program(message, context)
+        return carrying(program, self._shards)(message, context)
 
 
 class _WatchedGrid(InMemoryGrid):

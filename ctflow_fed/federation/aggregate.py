@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.payload import Arrays
+from ctflow_fed.federation.arrays import Arrays
 
 __all__ = [
     "coordinate_median",

@@ -13,7 +13,7 @@ that over the rounds nothing is lost.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.payload import (
-    Arrays,
-    Manifest,
-    check_manifest,
-    manifest_of,
-    minus,
-    plus,
-)
+from ctflow_fed.federation.arrays import Arrays, Manifest, manifest_of
+from ctflow_fed.federation.payload import check_finite, check_manifest, minus, plus
 
 __all__ = [
     "PRECISIONS",
@@ -38,7 +32,10 @@ __all__ = [
     "WireArray",
     "bytes_of",
     "compress",
+    "decode",
+    "encoded_bytes",
     "pack",
+    "packed",
     "unpack",
 ]
 
@@ -71,11 +68,17 @@ class Compressed(NamedTuple):
 
 def pack(arrays: Arrays, precision: str = "float32") -> dict[str, WireArray]:
     """Return arrays as they travel."""
+    return dict(packed(arrays, manifest_of(arrays), precision))
+
+
+def packed(
+    arrays: Arrays, manifest: Manifest, precision: str = "float32"
+) -> Iterator[tuple[str, WireArray]]:
+    """Yield arrays as they travel, in the order of their names."""
     encode = CODECS[precision].encode
-    return {
-        name: WireArray(precision, tuple(value.shape), encode(value.reshape(-1)))
-        for name, value in arrays.items()
-    }
+    for name in sorted(manifest):
+        data = encode(arrays[name].reshape(-1))
+        yield name, WireArray(precision, manifest[name], data)
 
 
 def unpack(
@@ -83,24 +86,25 @@ def unpack(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the arrays of a message; any that the manifest does not say is refused."""
     check_manifest(manifest, {name: tuple(each.shape) for name, each in wire.items()})
-    length_of, _, decode = CODECS[precision]
-    for each in wire.values():
-        expected = length_of(math.prod(each.shape))
-        if each.dtype != precision or len(each.data) != expected:
-            raise UpdateError(
-                f"expected every array as {precision} of the length that its shape "
-                "says, got another; install the same version at the server and at "
-                "every site"
-            )
-    arrays = {
-        name: decode(each.data).reshape(each.shape) for name, each in wire.items()
-    }
-    if not all(np.isfinite(value).all() for value in arrays.values()):
+    return {name: decode(each, precision) for name, each in wire.items()}
+
+
+def decode(array: WireArray, precision: str) -> NDArray[np.float32]:
+    """Return the values of an array, finite and of the length that its shape says."""
+    codec = CODECS[precision]
+    expected = codec.length_of(math.prod(array.shape))
+    if array.dtype != precision or len(array.data) != expected:
         raise UpdateError(
-            "expected arrays of numbers, got some that are not finite; "
-            "lower the learning rate or look at the site's data"
+            f"expected every array as {precision} of the length that its shape says, "
+            "got another; install the same version at the server and at every site"
         )
-    return arrays
+    return check_finite(codec.decode(array.data).reshape(array.shape))
+
+
+def encoded_bytes(manifest: Manifest, precision: str) -> int:
+    """Return how many bytes the arrays of a manifest have as they travel."""
+    length_of = CODECS[precision].length_of
+    return sum(length_of(math.prod(shape)) for shape in manifest.values())
 
 
 def compress(change: Arrays, residual: Arrays, precision: str) -> Compressed:

@@ -1,30 +1,39 @@
 """A federated job as the server holds it: its folder and the model so far."""
 
-from collections.abc import Collection, Mapping, Sequence
+import shutil
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ctflow_fed.errors import MismatchError, PackageError
 from ctflow_fed.federation.aggregate import shares_of
-from ctflow_fed.federation.encoding import compress
-from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, RoundRecord
+from ctflow_fed.federation.arrays import (
+    ArrayFile,
+    Arrays,
+    arrays_digest,
+    write_arrays,
+)
+from ctflow_fed.federation.depot import Depot
+from ctflow_fed.federation.encoding import Wire, WireArray, compress
+from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, RoundRecord, written
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Change
 from ctflow_fed.federation.part import AdapterPart, Part, part_of
-from ctflow_fed.federation.payload import (
-    Arrays,
-    arrays_digest,
-    arrays_of,
-    minus,
-    plus,
-)
+from ctflow_fed.federation.payload import arrays_of, blank_network, minus, plus
 from ctflow_fed.federation.preflight import (
     SiteFacts,
     agreed_header,
     mean_slices,
     mean_spacing,
 )
-from ctflow_fed.federation.server_state import beside, read_beside, save_beside
+from ctflow_fed.federation.server_state import (
+    StateWriter,
+    beside,
+    beside_digest,
+    read_beside,
+    save_beside,
+)
 from ctflow_fed.federation.settings import FederationSettings
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
@@ -32,38 +41,36 @@ from ctflow_fed.federation.strategies import (
     advance,
     follow,
 )
-from ctflow_fed.model import (
-    FMvT,
-    ModelPackage,
-    Provenance,
-    load_package,
-    save_package,
-    start_network,
-)
+from ctflow_fed.model import Provenance, save_package, start_network
+from ctflow_fed.model.package import read_provenance
 from ctflow_fed.training import check_channels, check_origin
 from ctflow_fed.training.adapters import save_adapter
 from ctflow_fed.training.merge import Adapter
-from ctflow_fed.weights import weights_digest
 
 __all__ = ["Job", "open_job"]
 
 
+NEXT = "next"
+"""The state that a round has led to, until the round is committed."""
+
+
 @dataclass
 class Job:
-    """A job between two rounds; ``network`` is the global model after ``ledger``.
+    """A job between two rounds; ``state`` is what the server carries on.
 
-    ``part`` is what of a network the job trains, ``state`` what the server carries on,
-    and ``change`` what leads to its weights from those before, as it is sent; all but
-    ``part`` change with `advance`. ``origin`` is the provenance of the model that
-    ``network`` was read from, if any, ``parent`` the digest of the weights that the job
-    began with.
+    ``part`` is what of a network the job trains and ``change`` what leads to its
+    weights from those before, as it is sent; ``state`` and ``change`` are new with
+    `advance`. Arrays lie in files of the job's folder, and those on their way, where
+    they are too large for a message, in ``depot``. ``origin`` is the provenance of the
+    model that the state was read from, if any, ``parent`` the digest of the weights
+    that the job began with.
     """
 
     settings: FederationSettings
     ledger: Ledger
-    network: FMvT
     part: Part
     state: ServerState
+    depot: Depot
     origin: Provenance | None
     parent: str
     change: Change | None = None
@@ -97,16 +104,21 @@ class Job:
     @property
     def digest(self) -> str:
         """The digest of the weights of the global model."""
-        return weights_digest(self.network.state_dict())
+        return arrays_digest(self.part.merged(self.state.model))
 
     @property
-    def beside(self) -> Arrays:
-        """What of the server's state the package of the model does not hold."""
+    def state_digest(self) -> str:
+        """The digest of what the package of the model does not hold of the state."""
+        return beside_digest(self._beside)
+
+    @property
+    def _beside(self) -> Mapping[str, Arrays]:
         return beside(self.state, merged=isinstance(self.part, AdapterPart))
 
     def publish(self) -> None:
         """Write the result."""
         self.ledger.publish(self.chosen)
+        shutil.rmtree(self.ledger.folder / NEXT, ignore_errors=True)
 
     def order(self, round_number: int, arrays: Arrays, sites: int) -> RoundOrder:
         """Return what so many sites are told in a round about the arrays it is on."""
@@ -115,7 +127,7 @@ class Job:
             steps=self.settings.steps,
             seed=self.settings.seed,
             training=self.settings.training(),
-            network=self.network.config,
+            network=self.part.config,
             manifest=self.part.signature,
             start=arrays_digest(arrays),
             job=self.ledger.job,
@@ -129,19 +141,40 @@ class Job:
 
     def advance(self, updates: Mapping[str, Arrays], slices: Mapping[str, int]) -> None:
         """Make the next global model of the weights that the sites have trained."""
+        manifest, precision = self.part.manifest, self.settings.precision
+        before, folder = self.state, self.ledger.folder / NEXT
+        with written(), StateWriter(folder, manifest) as writer:
+            pieces = self._steps(updates, slices, writer)
+            if precision == "float32":  # the weights themselves are sent
+                deque(pieces, maxlen=0)
+            else:
+                cargo = self.depot.offer("change", pieces, manifest, precision)
+                self.change = Change(arrays_digest(before.weights), cargo)
+        self.state = writer.state
+
+    def _steps(
+        self,
+        updates: Mapping[str, Arrays],
+        slices: Mapping[str, int],
+        writer: StateWriter,
+    ) -> Iterator[tuple[str, WireArray]]:
+        """Write the next state of each array, and yield its change as it is sent."""
         settings, number = self.settings, self.ledger.rounds + 1
         strategy = STRATEGIES[settings.strategy]
-        mean = strategy.average(updates, shares_of(slices, settings.max_share))
-        state = advance(self.state, mean, strategy, settings.server_rate)
-        if settings.precision != "float32":
-            state = self._rounded(state)
-        self.state = follow(state, settings.server_ema, number)
-        self.network = self.part.network(self.state.model)
+        shares = shares_of(slices, settings.max_share)
+        for name in self.part.manifest:
+            before = self.state.only(name)
+            sent = {site: {name: each[name]} for site, each in updates.items()}
+            mean = strategy.average(sent, shares)
+            state = advance(before, mean, strategy, settings.server_rate)
+            state, wire = _rounded(before, state, settings.precision)
+            writer.write(follow(state, settings.server_ema, number))
+            yield from wire.items()
 
     def check_sites(self, facts: Sequence[SiteFacts]) -> None:
         """Refuse stores that do not fit one another or the model."""
         header = agreed_header(facts)
-        check_channels(self.network, header)
+        check_channels(blank_network(self.part.config), header)
         if self.origin is not None:
             check_origin(self.origin, header)
         size = (header.height, header.width)
@@ -152,7 +185,8 @@ class Job:
             )
 
     def commit(self, record: RoundRecord, facts: Sequence[SiteFacts]) -> None:
-        """Write a finished round: the package of ``network``, then the record."""
+        """Write a finished round: the package of its model, then the record."""
+        self.depot.clear()
         header = agreed_header(facts)
         records = (*self.ledger.records, record)
         slices, spacing = self._typical_volume(facts)
@@ -174,8 +208,8 @@ class Job:
         )
 
         def save(folder: Path) -> None:
-            save_package(folder, self.network, provenance)
-            save_beside(folder / STATE, self.beside)
+            save_package(folder, self.part.network(self.state.model), provenance)
+            save_beside(folder / STATE, self._beside)
             if isinstance(self.part, AdapterPart):
                 changes = self.part.changes(self.state.model)
                 base, rank = self.part.base_digest, self.part.settings
@@ -203,18 +237,6 @@ class Job:
         spent = {**self.ledger.epsilon, **record.epsilon}
         return max(spent.values(), default=0.0), privacy.delta
 
-    def _rounded(self, state: ServerState) -> ServerState:
-        """Return the state with the weights that sites get when the change is rounded.
-
-        What rounding takes from it is part of the next change.
-        """
-        before = self.state.weights
-        step = minus(state.weights, before)
-        done = compress(step, self.state.residual, self.settings.precision)
-        self.change = Change(arrays_digest(before), done.wire)
-        weights = plus(before, done.arrived)
-        return replace(state, weights=weights, residual=done.residual)
-
 
 def open_job(settings: FederationSettings) -> Job:
     """Begin a job in its folder, or go on after its last finished round."""
@@ -224,24 +246,55 @@ def open_job(settings: FederationSettings) -> Job:
     identity = settings.identity()
     identity |= {"parent": parent, "network": asdict(network.config)}
     ledger = Ledger.open(Path(settings.out), identity)
+    first: Arrays = {}
+    if settings.adapter_rank or not ledger.rounds:
+        path = ledger.folder / NEXT / "first.safetensors"
+        with written():
+            first = write_arrays(path, arrays_of(network))
     rank, private = settings.adapter_rank, settings.is_private
-    part = part_of(network, rank, settings.seed, private=private)
-    state = ServerState(part.first)
+    part = part_of(network.config, first, rank, settings.seed, private=private)
+    state, origin = ServerState(part.first), package.provenance if package else None
     if ledger.rounds:
-        package, state = _last_round(ledger, merged=isinstance(part, AdapterPart))
-        network = package.network
-    origin = package.provenance if package else None
-    return Job(settings, ledger, network, part, state, origin, parent)
+        state, origin = _last_round(ledger, merged=isinstance(part, AdapterPart))
+    return Job(settings, ledger, part, state, _depot(settings), origin, parent)
 
 
-def _last_round(ledger: Ledger, *, merged: bool) -> tuple[ModelPackage, ServerState]:
+def _depot(settings: FederationSettings) -> Depot:
+    """Return where shards pass: nginx's folder, or the job's own on one machine."""
+    out = Path(settings.out)
+    outside = Path(settings.nodes).parent if settings.nodes else out
+    return Depot(outside / "shards", out / "arrived")
+
+
+def _rounded(
+    before: ServerState, state: ServerState, precision: str
+) -> tuple[ServerState, Wire]:
+    """Return the state with the weights that sites get when their change is rounded.
+
+    What rounding takes from it is part of the next change. Nothing is rounded, and no
+    change is sent, in float32.
+    """
+    if precision == "float32":
+        return state, {}
+    step = minus(state.weights, before.weights)
+    done = compress(step, before.residual, precision)
+    weights = plus(before.weights, done.arrived)
+    return replace(state, weights=weights, residual=done.residual), done.wire
+
+
+def _last_round(ledger: Ledger, *, merged: bool) -> tuple[ServerState, Provenance]:
     """Read what the last finished round has left."""
     folder, record = ledger.checkpoint(ledger.rounds), ledger.records[-1]
-    package = load_package(folder)
-    if package.digest != record.digest:
+    provenance, _ = read_provenance(folder / "provenance.json")
+    try:
+        model = ArrayFile(folder / "model.safetensors")
+        is_whole = model.digest == record.digest
+    except (OSError, ValueError):
+        is_whole = False
+    if not is_whole:
         raise PackageError(
             f"the model of round {ledger.rounds} is not the one that rounds.jsonl "
             "names; restore the job's folder or begin in a new one"
         )
-    model = {} if merged else arrays_of(package.network)
-    return package, read_beside(folder / STATE, model, record.state)
+    held: Arrays = {} if merged else model
+    return read_beside(folder / STATE, held, record.state), provenance

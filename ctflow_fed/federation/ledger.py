@@ -4,6 +4,8 @@
     rounds.jsonl         one line a finished round
     rounds/NNNN/         the model package after round NNNN and the server's state; the
                          last and the best are kept
+    next/, arrived/      weights of the round that is played
+    shards/              what is too large for a message, if all sites are on this host
     model/               the model package that is the result
     adapter/             the adapter that was merged into it, where one was trained
     released.json        the sites that were let in again, and after which round
@@ -22,6 +24,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, get_origin
+
+from safetensors import SafetensorError
 
 from ctflow_fed.errors import (
     IncompleteError,
@@ -42,12 +46,13 @@ __all__ = [
     "playing",
     "read_ledger",
     "release",
+    "written",
 ]
 
 ADAPTER = "adapter"
 """The adapter in the folder of a round, where one is trained."""
 
-STATE = "server.safetensors"
+STATE = "server"
 """What the server carries on beside a model package, where there is anything."""
 
 SPENT = "its privacy budget is spent: it takes part no more"
@@ -75,7 +80,8 @@ class RoundRecord:
     the server carries on beside them, empty if nothing. ``sent`` and ``received`` are
     the bytes of all arrays that went to the sites and came from them; those of the
     first evaluation, in which every site gets the weights for the first time, count for
-    round 1.
+    round 1. ``shards`` is in how many files they travelled that were too large for a
+    message.
     """
 
     round: int
@@ -90,6 +96,7 @@ class RoundRecord:
     seconds: float
     sent: int
     received: int
+    shards: int
     digest: str
     state: str
     epsilon: dict[str, float]
@@ -146,7 +153,7 @@ class Ledger:
         """
         path = folder / RUN
         if not path.exists():
-            with _written():
+            with written():
                 write_json(path, {**identity, JOB: secrets.token_hex(32)})
         job, known = _read_run(path)
         if known != json.loads(json.dumps(dict(identity))):
@@ -228,7 +235,7 @@ class Ledger:
         text = "".join(
             json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines
         )
-        with _written():
+        with written():
             _write_folder(self.checkpoint(record.round), save)
             write_text(self.folder / ROUNDS, text)
         self.records = (*self.records, record)
@@ -240,7 +247,7 @@ class Ledger:
     def publish(self, round_number: int) -> None:
         """Make the package of a round that is kept the result."""
         chosen = self.checkpoint(round_number)
-        with _written():
+        with written():
             if (chosen / ADAPTER).exists():
                 _copy_folder(chosen / ADAPTER, self.folder / ADAPTER)
             _copy_folder(chosen, self.model, without=(STATE, ADAPTER))
@@ -297,13 +304,14 @@ def _write_folder(folder: Path, save: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def _written() -> Iterator[None]:
+def written() -> Iterator[None]:
     """Say in a sentence that the folder of the job cannot be written to."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or "no reason"
         raise IncompleteError(
-            f"the job's folder cannot be written to ({error.strerror or 'no reason'}); "
+            f"the job's folder cannot be written to ({reason}); "
             "make room, and the same command goes on after the last finished round"
         ) from error
 

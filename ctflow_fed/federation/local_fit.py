@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.encoding import Wire, compress, pack
+from ctflow_fed.federation.arrays import Arrays, LazyArrays
+from ctflow_fed.federation.encoding import packed
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
-from ctflow_fed.federation.payload import Arrays, minus
+from ctflow_fed.federation.shards import Cargo, stow, unstow
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
 from ctflow_fed.training import PrivacyLedger, evaluate_loss, fit, fit_privately
@@ -34,7 +39,7 @@ class SiteResult:
     what the site keeps for the next round.
     """
 
-    wire: Wire
+    cargo: Cargo
     slices: int
     loss_first: float
     loss_last: float
@@ -58,7 +63,7 @@ class PrivateResult:
     all, and ``is_spent`` tells whether not one step more is allowed.
     """
 
-    wire: Wire
+    cargo: Cargo
     steps: int
     epsilon: float
     is_spent: bool
@@ -77,10 +82,12 @@ def local_round(
     opened: Opened,
     site: str,
     memory: SiteMemory,
+    outbox: Path,
 ) -> SiteResult:
     """Train what was sent on the store, as the order says.
 
-    ``memory`` is that of the site after the round that it trained before.
+    ``memory`` is that of the site after the round that it trained before; what is too
+    large for a message is put into the folder ``outbox``.
     """
     kept = order.optimizer == "kept"
     network = opened.part.trainable(opened.arrays).to(default_device())
@@ -95,10 +102,12 @@ def local_round(
         memory=memory.optimizer if kept else None,
     )
     trained = opened.part.trained(network)
-    wire, residual = _encoded(trained, opened.arrays, memory.residual, order.precision)
+    cargo, residual = _encoded(
+        trained, opened, memory.residual, order.precision, outbox
+    )
     quarter = max(1, len(fitted.losses) // 4)
     return SiteResult(
-        wire=wire,
+        cargo=cargo,
         slices=fitted.slices,
         loss_first=_mean(fitted.losses[:quarter]),
         loss_last=_mean(fitted.losses[-quarter:]),
@@ -113,6 +122,7 @@ def private_round(
     site: str,
     memory: SiteMemory,
     ledger: PrivacyLedger,
+    outbox: Path,
 ) -> PrivateResult:
     """Train what was sent by DP-SGD, as far as the budget of the ledger goes.
 
@@ -132,9 +142,11 @@ def private_round(
         site=site,
     )
     trained = opened.part.trained(network)
-    wire, residual = _encoded(trained, opened.arrays, memory.residual, order.precision)
+    cargo, residual = _encoded(
+        trained, opened, memory.residual, order.precision, outbox
+    )
     return PrivateResult(
-        wire=wire,
+        cargo=cargo,
         steps=fitted.steps,
         epsilon=fitted.epsilon,
         is_spent=fitted.is_spent,
@@ -159,13 +171,22 @@ def local_loss(store: LatentStore, order: RoundOrder, opened: Opened) -> float:
 
 
 def _encoded(
-    trained: Arrays, start: Arrays, residual: Arrays, precision: str
-) -> tuple[Wire, Arrays]:
+    trained: Arrays, opened: Opened, residual: Arrays, precision: str, outbox: Path
+) -> tuple[Cargo, Arrays]:
     """Return an update as it travels, the values or their change, and what is left."""
+    manifest = opened.part.manifest
     if precision == "float32":
-        return pack(trained), {}
-    change = compress(minus(trained, start), residual, precision)
-    return change.wire, change.residual
+        return stow(packed(trained, manifest), manifest, precision, outbox), {}
+
+    def change(name: str) -> NDArray[np.float32]:
+        moved = trained[name] - opened.arrays[name]
+        return np.asarray(moved + residual[name] if residual else moved)
+
+    wanted = LazyArrays(manifest, change)
+    pieces = packed(wanted, manifest, precision)
+    cargo = stow(pieces, manifest, precision, outbox)
+    arrived = unstow(cargo, manifest, precision, outbox)
+    return cargo, LazyArrays(manifest, lambda name: wanted[name] - arrived[name])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,23 +9,15 @@ everything: `Parcels.everything`.
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from ctflow_fed.errors import MismatchError, UpdateError
-from ctflow_fed.federation.encoding import Wire, bytes_of, pack, unpack
+from ctflow_fed.federation.arrays import Arrays, arrays_digest, manifest_of
+from ctflow_fed.federation.depot import Depot
+from ctflow_fed.federation.encoding import packed
 from ctflow_fed.federation.order import RoundOrder
-from ctflow_fed.federation.part import Part, WholePart, part_of
-from ctflow_fed.federation.payload import (
-    Arrays,
-    Manifest,
-    arrays_digest,
-    load_arrays,
-    manifest_of,
-    network_manifest,
-    plus,
-)
+from ctflow_fed.federation.part import Part, part_of
+from ctflow_fed.federation.payload import blank_network, moved_by, network_manifest
+from ctflow_fed.federation.shards import Cargo, cargo_bytes, unstow
 from ctflow_fed.federation.site_state import SiteState
-from ctflow_fed.model import FMvT
 
 __all__ = ["Change", "Opened", "Parcel", "Parcels", "open_parcel"]
 
@@ -38,15 +30,25 @@ class Parcel:
     added to what the site was sent last.
     """
 
-    weights: Wire | None = None
-    change: Wire | None = None
-    base: Wire | None = None
+    weights: Cargo | None = None
+    change: Cargo | None = None
+    base: Cargo | None = None
+
+    @property
+    def parts(self) -> dict[str, Cargo]:
+        """Whatever goes with the order, by the name that it has in the message."""
+        named = {"arrays": self.weights, "change": self.change, "base": self.base}
+        return {name: cargo for name, cargo in named.items() if cargo is not None}
 
     @property
     def bytes(self) -> int:
         """How many bytes the values have."""
-        parts = (self.weights, self.change, self.base)
-        return sum(bytes_of(wire) for wire in parts if wire is not None)
+        return sum(map(cargo_bytes, self.parts.values()))
+
+    @property
+    def shards(self) -> int:
+        """How many shards the values lie in, none where they go with the message."""
+        return sum(len(each) for each in self.parts.values() if isinstance(each, tuple))
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,25 @@ class Change:
     """What leads from the weights of the digest ``before`` to those after them."""
 
     before: str
-    wire: Wire
+    cargo: Cargo
 
 
 class Parcels:
-    """The parcels that may go with an order about arrays, each made when needed."""
+    """The parcels that may go with an order about arrays, each made when needed.
+
+    What is too large for a message lies in ``depot``.
+    """
 
     def __init__(
-        self, order: RoundOrder, arrays: Arrays, part: Part, change: Change | None
+        self,
+        order: RoundOrder,
+        arrays: Arrays,
+        part: Part,
+        change: Change | None,
+        depot: Depot,
     ) -> None:
         self._start, self._arrays = order.start, arrays
-        self._part, self._change = part, change
+        self._part, self._change, self._depot = part, change, depot
 
     def for_holder(self, held: str) -> Parcel:
         """Return what a site needs that holds weights of the digest ``held``, if any.
@@ -74,18 +84,22 @@ class Parcels:
         if held == self._start:
             return Parcel()
         if self._change is not None and held == self._change.before:
-            return Parcel(change=self._change.wire)
+            return Parcel(change=self._change.cargo)
         return self._weights
 
     @cached_property
     def everything(self) -> Parcel:
         """All that a site needs, whatever it holds."""
-        base = pack(self._part.base) if self._part.base else None
+        base = self._stowed("base", self._part.base) if self._part.base else None
         return Parcel(weights=self._weights.weights, base=base)
 
     @cached_property
     def _weights(self) -> Parcel:
-        return Parcel(weights=pack(self._arrays))
+        return Parcel(weights=self._stowed("weights", self._arrays))
+
+    def _stowed(self, kind: str, arrays: Arrays) -> Cargo:
+        manifest = manifest_of(arrays)
+        return self._depot.offer(kind, packed(arrays, manifest), manifest, "float32")
 
 
 @dataclass(frozen=True)
@@ -116,52 +130,42 @@ def open_parcel(parcel: Parcel, order: RoundOrder, state: SiteState) -> Opened |
 
 def _part(parcel: Parcel, order: RoundOrder, state: SiteState) -> Part | None:
     """Return the part that an order is about; None where its base is not here."""
-    if not order.base:
-        with torch.device("meta"):  # the shapes are all that is needed
-            return WholePart(FMvT(order.network))
-    network = FMvT(order.network)
-    base = _base(parcel, order, network_manifest(network), state)
-    if base is None:
+    weights = _base(parcel, order, state) if order.base else {}
+    if weights is None:
         return None
-    load_arrays(network, base)
-    private = order.privacy is not None
-    return part_of(network, order.adapter_rank, order.seed, private=private)
+    rank, private = order.adapter_rank, order.privacy is not None
+    return part_of(order.network, weights, rank, order.seed, private=private)
 
 
-def _base(
-    parcel: Parcel, order: RoundOrder, manifest: Manifest, state: SiteState
-) -> Arrays | None:
+def _base(parcel: Parcel, order: RoundOrder, state: SiteState) -> Arrays | None:
     if parcel.base is None:
         return state.base(order.base)
-    base = unpack(parcel.base, manifest)
-    _check_digest(base, order.base)
-    state.keep_base(base)
-    return base
+    manifest = network_manifest(blank_network(order.network))
+    base = unstow(parcel.base, manifest, "float32", state.inbox)
+    return _named(state.keep_base(base, order.base))
 
 
 def _arrays(
     parcel: Parcel, order: RoundOrder, part: Part, state: SiteState
 ) -> Arrays | None:
     if parcel.weights is not None:
-        arrays: Arrays = unpack(parcel.weights, part.manifest)
-        _check_digest(arrays, order.start)
-        state.keep_weights(arrays)
-        return arrays
+        arrays = unstow(parcel.weights, part.manifest, "float32", state.inbox)
+        return _named(state.keep_weights(arrays, order.start))
     held = state.weights()
     if held is None or manifest_of(held) != part.manifest:
         return None
-    if parcel.change is not None:
-        held = plus(held, unpack(parcel.change, part.manifest, order.precision))
-    if arrays_digest(held) != order.start:
-        return None
-    if parcel.change is not None:
-        state.keep_weights(held)
-    return held
+    if parcel.change is None:
+        return held if arrays_digest(held) == order.start else None
+    cargo, precision = parcel.change, order.precision
+    change = unstow(cargo, part.manifest, precision, state.inbox)
+    return state.keep_weights(moved_by(held, change), order.start)
 
 
-def _check_digest(arrays: Arrays, digest: str) -> None:
-    if arrays_digest(arrays) != digest:
+def _named(kept: Arrays | None) -> Arrays:
+    """Return what came; refuse it where it is not what the order names."""
+    if kept is None:
         raise UpdateError(
             "expected the weights that the order names, got others; "
             "the server must send both again"
         )
+    return kept

@@ -11,19 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctflow_fed.federation.payload import (
+from ctflow_fed.federation.arrays import (
     Arrays,
+    LazyArrays,
     Manifest,
     arrays_digest,
-    arrays_of,
-    load_arrays,
-    manifest_digest,
     manifest_of,
+)
+from ctflow_fed.federation.payload import (
+    arrays_of,
+    blank_network,
+    manifest_digest,
     network_manifest,
+    network_of,
     norm_of,
 )
 from ctflow_fed.files import digest_of
-from ctflow_fed.model import FMvT
+from ctflow_fed.model import FMvT, FMvTConfig
 from ctflow_fed.training.adapters import (
     changes_of,
     down_matrices,
@@ -31,7 +35,7 @@ from ctflow_fed.training.adapters import (
     with_up_matrices,
     zero_changes,
 )
-from ctflow_fed.training.merge import AdapterSettings, moved
+from ctflow_fed.training.merge import AdapterSettings, whole_change
 from ctflow_fed.training.step import trained_weights
 from ctflow_fed.weights import weights_digest
 
@@ -39,35 +43,32 @@ __all__ = ["AdapterPart", "Part", "WholePart", "part_of"]
 
 
 class WholePart:
-    """All weights of a network, of which only ``first`` needs the values."""
+    """All weights of a network; ``first`` are those that training begins with."""
 
-    def __init__(self, network: FMvT) -> None:
-        self.manifest: Manifest = network_manifest(network)
+    def __init__(self, config: FMvTConfig, first: Arrays) -> None:
+        self.config, self.first = config, first
+        self.manifest: Manifest = network_manifest(blank_network(config))
         self.signature = manifest_digest(self.manifest)
         self.base: Arrays = {}
         self.base_digest = ""
-        self._network = network
-
-    @property
-    def first(self) -> Arrays:
-        """The weights that training begins with."""
-        return arrays_of(self._network)
 
     def length(self, arrays: Arrays) -> float:
         """Return the Euclidean length of the weights."""
         return norm_of(arrays)
 
+    def merged(self, arrays: Arrays) -> Arrays:
+        """Return all weights of the network that has these."""
+        return arrays
+
     def network(self, arrays: Arrays) -> FMvT:
         """Return the network with these weights."""
-        network = FMvT(self._network.config)
-        load_arrays(network, arrays)
-        return network
+        return network_of(self.config, arrays)
 
     def trainable(self, arrays: Arrays) -> FMvT:
         """Return the network that trains these weights."""
         return self.network(arrays)
 
-    def trained(self, network: FMvT) -> dict[str, NDArray[np.float32]]:
+    def trained(self, network: FMvT) -> Arrays:
         """Return the weights of a network that `trainable` gave."""
         return arrays_of(network)
 
@@ -81,17 +82,22 @@ class AdapterPart:
     """
 
     def __init__(
-        self, base: FMvT, settings: AdapterSettings, seed: int, *, private: bool
+        self,
+        config: FMvTConfig,
+        base: Arrays,
+        settings: AdapterSettings,
+        seed: int,
+        *,
+        private: bool,
     ) -> None:
-        self.settings = settings
-        self.base: Arrays = arrays_of(base)
-        self.base_digest = arrays_digest(self.base)
-        self._network = base
+        self.config, self.base, self.settings = config, base, settings
+        self.base_digest = arrays_digest(base)
+        blank = blank_network(config)
         trained = up_matrices if private else zero_changes
-        self.first: Arrays = _as_arrays(trained(base, settings.rank))
+        self.first: Arrays = _as_arrays(trained(blank, settings.rank))
         self.manifest: Manifest = manifest_of(self.first)
-        down = down_matrices(base, settings.rank, seed)
-        self._fixed = {**down, **zero_changes(base, settings.rank)}
+        down = down_matrices(blank, settings.rank, seed)
+        self._fixed = {**down, **zero_changes(blank, settings.rank)}
         self.signature = digest_of(
             [manifest_digest(self.manifest), weights_digest(down)]
         )
@@ -104,18 +110,31 @@ class AdapterPart:
         """Return all changes of the adapter, its matrices A included."""
         return {**self._fixed, **{n: torch.from_numpy(v) for n, v in arrays.items()}}
 
+    def merged(self, arrays: Arrays) -> Arrays:
+        """Return all weights of the network that the adapter is merged into."""
+        changes = self.changes(arrays)
+
+        def weight(name: str) -> NDArray[np.float32]:
+            change = whole_change(self.settings, changes, name)
+            start = self.base[name]
+            return start if change is None else np.asarray(start + change.numpy())
+
+        return LazyArrays(manifest_of(self.base), weight)
+
     def network(self, arrays: Arrays) -> FMvT:
         """Return a plain network, the base with the adapter merged."""
-        return moved(self._network, self.settings, self.changes(arrays))
+        return network_of(self.config, self.merged(arrays))
 
     def trainable(self, arrays: Arrays) -> FMvT:
         """Return the network that trains the adapter; it needs peft."""
-        changes = self.changes(arrays)
-        return with_up_matrices(self._network, self.settings, changes, arrays)
+        base, changes = network_of(self.config, self.base), self.changes(arrays)
+        return with_up_matrices(base, self.settings, changes, arrays)
 
-    def trained(self, network: FMvT) -> dict[str, NDArray[np.float32]]:
+    def trained(self, network: FMvT) -> Arrays:
         """Return the changes of a network that `trainable` gave."""
-        return _as_arrays(changes_of(trained_weights(network), self._network))
+        weights = trained_weights(network)
+        base = {n: torch.from_numpy(self.base[n]) for n in weights if n in self.base}
+        return _as_arrays(changes_of(weights, base))
 
     @cached_property
     def _base_length(self) -> float:
@@ -126,13 +145,18 @@ Part = WholePart | AdapterPart
 
 
 def part_of(
-    network: FMvT, adapter_rank: int, seed: int, *, private: bool = False
+    config: FMvTConfig,
+    weights: Arrays,
+    adapter_rank: int,
+    seed: int,
+    *,
+    private: bool = False,
 ) -> Part:
     """Return the part of a network that a job trains; rank 0 is all of it."""
     if not adapter_rank:
-        return WholePart(network)
+        return WholePart(config, weights)
     settings = AdapterSettings(rank=adapter_rank)
-    return AdapterPart(network, settings, seed, private=private)
+    return AdapterPart(config, weights, settings, seed, private=private)
 
 
 def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:

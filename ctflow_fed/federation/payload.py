@@ -1,7 +1,6 @@
 """Weights as named arrays, and the check of every update that comes from outside."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,62 +8,54 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation.arrays import Arrays, LazyArrays, Manifest, manifest_of
 from ctflow_fed.files import digest_of
-from ctflow_fed.weights import weights_digest
+from ctflow_fed.model import FMvT, FMvTConfig
 
 __all__ = [
-    "Arrays",
-    "Manifest",
-    "arrays_digest",
     "arrays_of",
+    "blank_network",
+    "check_finite",
     "check_manifest",
     "check_update",
-    "load_arrays",
     "manifest_digest",
-    "manifest_of",
     "minus",
+    "moved_by",
     "network_manifest",
+    "network_of",
     "norm_of",
     "plus",
 ]
-
-Arrays = Mapping[str, NDArray[np.float32]]
-"""Weights by name: all of a network, or those that a job trains."""
-
-Manifest = Mapping[str, tuple[int, ...]]
-"""The name and the shape of every array of a round."""
 
 LARGEST_MOVE = 10.0
 """An update may be this many times as long as the weights it departs from: training
 never comes near it, an update that was scaled or has diverged does."""
 
 
-def arrays_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return copies of all weights of a network."""
-    return {
-        name: value.detach().cpu().float().numpy().copy()
-        for name, value in network.state_dict().items()
-    }
+def arrays_of(network: nn.Module) -> Arrays:
+    """Return all weights of a network, as they are when they are asked for."""
+    weights = network.state_dict()
+
+    def array(name: str) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = weights[name].detach().cpu().float().numpy()
+        return values
+
+    return LazyArrays(network_manifest(network), array)
 
 
-def arrays_digest(arrays: Arrays) -> str:
-    """Return the SHA-256 of weights, the same as that of a network that holds them."""
-    return weights_digest(
-        {name: torch.from_numpy(value) for name, value in arrays.items()}
-    )
+def blank_network(config: FMvTConfig) -> FMvT:
+    """Return a network without values: its names and shapes are all that it has."""
+    with torch.device("meta"):
+        return FMvT(config)
 
 
-def load_arrays(network: nn.Module, arrays: Arrays) -> None:
-    """Put weights into a network of the same manifest."""
+def network_of(config: FMvTConfig, arrays: Arrays) -> FMvT:
+    """Return the network of a configuration that has copies of these weights."""
+    network = blank_network(config)
     check_manifest(network_manifest(network), manifest_of(arrays))
-    network.load_state_dict(
-        {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
-    )
-
-
-def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of arrays, by name."""
-    return {name: tuple(arrays[name].shape) for name in sorted(arrays)}
+    weights = {name: torch.tensor(arrays[name]) for name in arrays}
+    network.load_state_dict(weights, assign=True)
+    return network
 
 
 def network_manifest(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -81,6 +72,11 @@ def manifest_digest(manifest: Manifest) -> str:
 def plus(arrays: Arrays, change: Arrays) -> dict[str, NDArray[np.float32]]:
     """Return arrays with a change added, the same to the bit wherever it is done."""
     return {name: np.asarray(value + change[name]) for name, value in arrays.items()}
+
+
+def moved_by(arrays: Arrays, change: Arrays) -> Arrays:
+    """Return the same as `plus`, each array when it is asked for."""
+    return LazyArrays(manifest_of(arrays), lambda n: np.asarray(arrays[n] + change[n]))
 
 
 def minus(arrays: Arrays, others: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -104,18 +100,27 @@ def check_manifest(expected: Manifest, got: Manifest) -> None:
         )
 
 
+def check_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return values that are all finite; others raise ``UpdateError``."""
+    if not np.isfinite(values).all():
+        raise UpdateError(
+            "expected arrays of numbers, got some that are not finite; "
+            "lower the learning rate or look at the site's data"
+        )
+    return values
+
+
 def check_update(update: Arrays, start: Arrays, length: float) -> float:
     """Return how far an update has moved from ``start``, relative to ``length``.
 
     That is the Euclidean length of the weights of the whole network. Raises
     ``UpdateError`` where a number is not finite or the move is absurdly long.
     """
-    if not all(np.isfinite(value).all() for value in update.values()):
-        raise UpdateError(
-            "the update holds numbers that are not finite; "
-            "lower the learning rate or look at the site's data"
-        )
-    moved = norm_of(minus(update, start)) / max(length, 1e-12)
+
+    def move(name: str) -> NDArray[np.float32]:
+        return np.asarray(check_finite(update[name]) - start[name])
+
+    moved = norm_of(LazyArrays(manifest_of(start), move)) / max(length, 1e-12)
     if moved > LARGEST_MOVE:
         raise UpdateError(
             f"the update moved {moved:.3g} times the length of the weights, more than "

@@ -1,80 +1,145 @@
-"""What the server carries from round to round beside the model, in one file.
+"""What the server carries from round to round, in files, one array at a time in memory.
 
 The model package of a round holds the weights that are evaluated and kept. All else of
-the server's state lies beside it in a safetensors file, as KIND/NAME: the moments of a
+the server's state lies beside it, a safetensors file of each kind: the moments of a
 strategy, what rounding has left, and the weights themselves where the model is their
 moving average or is merged from them. With none of these there is no file.
 """
 
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from types import TracebackType
 
 from ctflow_fed.errors import PackageError
-from ctflow_fed.federation.payload import Arrays, arrays_digest
+from ctflow_fed.federation.arrays import (
+    ArrayFile,
+    Arrays,
+    ArrayWriter,
+    Manifest,
+    arrays_digest,
+    write_arrays,
+)
 from ctflow_fed.federation.strategies import ServerState
+from ctflow_fed.files import digest_of
 
-__all__ = ["beside", "beside_digest", "read_beside", "save_beside"]
+__all__ = [
+    "StateWriter",
+    "beside",
+    "beside_digest",
+    "read_beside",
+    "save_beside",
+]
 
 WEIGHTS, AVERAGE, RESIDUAL = "weights", "average", "residual"
 
 
-def beside(state: ServerState, *, merged: bool) -> Arrays:
-    """Return what a model package does not hold; ``merged`` if it holds no array."""
-    kinds: dict[str, Arrays] = {**state.moments, RESIDUAL: state.residual}
-    if merged:
-        kinds |= {WEIGHTS: state.weights, AVERAGE: state.average}
-    elif state.average:
-        kinds[WEIGHTS] = state.weights
-    return {
-        f"{kind}/{name}": value
-        for kind, arrays in kinds.items()
-        for name, value in arrays.items()
-    }
+class StateWriter:
+    """Writes a state into a folder, array after array; used with ``with``.
+
+    ``state`` is the whole of it, as it lies in the files, when that has ended.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._stack = ExitStack()
+        self._writers: dict[str, ArrayWriter] = {}
+
+    def __enter__(self) -> "StateWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, piece: ServerState) -> None:
+        """Append the state of the next array."""
+        for kind, arrays in _kinds(piece).items():
+            for name, value in arrays.items():
+                self._writer(kind).write(name, value)
+
+    @property
+    def state(self) -> ServerState:
+        """The state that was written."""
+        return _state({kind: each.file for kind, each in self._writers.items()})
+
+    def _writer(self, kind: str) -> ArrayWriter:
+        if kind not in self._writers:
+            writer = ArrayWriter(_file(self._folder, kind), self._manifest)
+            self._writers[kind] = self._stack.enter_context(writer)
+        return self._writers[kind]
 
 
-def save_beside(path: Path, arrays: Arrays) -> None:
-    """Write what `beside` gave, if there is anything."""
-    if arrays:
-        save_file(dict(arrays), path)
+def beside(state: ServerState, *, merged: bool) -> Mapping[str, Arrays]:
+    """Return by kind what a model package does not hold.
+
+    ``merged`` if it holds no array of the state.
+    """
+    kinds = _kinds(state)
+    held = () if merged else (AVERAGE,) if state.average else (WEIGHTS,)
+    return {kind: arrays for kind, arrays in kinds.items() if kind not in held}
 
 
-def beside_digest(arrays: Arrays) -> str:
+def beside_digest(kinds: Mapping[str, Arrays]) -> str:
     """Return the SHA-256 of what `beside` gave, empty if nothing."""
-    return arrays_digest(arrays) if arrays else ""
+    digests = {kind: arrays_digest(arrays) for kind, arrays in kinds.items()}
+    return digest_of(digests) if digests else ""
 
 
-def read_beside(path: Path, model: Arrays, digest: str) -> ServerState:
+def save_beside(folder: Path, kinds: Mapping[str, Arrays]) -> None:
+    """Put what `beside` gave, if there is anything, into a new folder.
+
+    What lies in a file of the same disk is linked and not copied.
+    """
+    for kind, arrays in kinds.items():
+        folder.mkdir(exist_ok=True)
+        if isinstance(arrays, ArrayFile):
+            with suppress(OSError):
+                os.link(arrays.path, _file(folder, kind))
+                continue
+        write_arrays(_file(folder, kind), arrays)
+
+
+def read_beside(folder: Path, model: Arrays, digest: str) -> ServerState:
     """Return the state whose model is ``model``; exact to the last bit.
 
     ``model`` is empty where the package holds no array of it. Raises ``PackageError``
-    when the file is not the one of this ``digest``.
+    when the files are not those of this ``digest``.
     """
     if not digest:
         return ServerState(model)
     try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError):
-        arrays = {}
-    if not arrays or arrays_digest(arrays) != digest:
+        kinds: dict[str, Arrays] = {
+            path.stem: ArrayFile(path) for path in sorted(folder.glob("*.safetensors"))
+        }
+    except (OSError, ValueError):
+        kinds = {}
+    if beside_digest(kinds) != digest:
         raise PackageError(
-            f"{path.name} of the last round is not the one that rounds.jsonl names; "
-            "restore the job's folder or begin in a new one"
+            f"the folder {folder.name} of the last round is not the one that "
+            "rounds.jsonl names; restore the job's folder or begin in a new one"
         )
-    kinds = _by_kind(arrays)
-    weights, residual = kinds.pop(WEIGHTS, {}), kinds.pop(RESIDUAL, {})
-    average = kinds.pop(AVERAGE, {})
-    if model and weights:
-        average = dict(model)
-    return ServerState(weights or model, kinds, average, residual)
+    if model:
+        kinds[AVERAGE if WEIGHTS in kinds else WEIGHTS] = model
+    return _state(kinds)
 
 
-def _by_kind(arrays: Arrays) -> dict[str, dict[str, NDArray[np.float32]]]:
-    kinds: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for key, value in arrays.items():
-        kind, _, name = key.partition("/")
-        kinds.setdefault(kind, {})[name] = value
-    return kinds
+def _file(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.safetensors"
+
+
+def _kinds(state: ServerState) -> dict[str, Arrays]:
+    fixed = {WEIGHTS: state.weights, AVERAGE: state.average, RESIDUAL: state.residual}
+    return {kind: a for kind, a in {**state.moments, **fixed}.items() if a}
+
+
+def _state(kinds: Mapping[str, Arrays]) -> ServerState:
+    moments = dict(kinds)
+    weights = moments.pop(WEIGHTS)
+    average, residual = moments.pop(AVERAGE, {}), moments.pop(RESIDUAL, {})
+    return ServerState(weights, moments, average, residual)

@@ -7,22 +7,41 @@ and sizes only, and no process more than a shard at a time.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation.arrays import Arrays, LazyArrays, Manifest
+from ctflow_fed.federation.encoding import (
+    Wire,
+    WireArray,
+    bytes_of,
+    decode,
+    encoded_bytes,
+    unpack,
+)
 from ctflow_fed.federation.settings import ConfigValue
-from ctflow_fed.files import is_sha256, sha256_of, write_bytes
+from ctflow_fed.files import is_sha256, sha256_of, write_atomically
 
 __all__ = [
+    "CARGOES",
     "MOST_SHARDS",
     "SHARD_BYTES",
+    "Cargo",
     "Shard",
-    "ShardReader",
+    "ShardStream",
+    "cargo_bytes",
     "check_shard",
+    "fits_message",
     "shards_from_record",
+    "shards_named",
     "shards_to_record",
+    "stow",
+    "unstow",
+    "wire_in",
     "write_shards",
 ]
 
@@ -38,6 +57,20 @@ class Shard(NamedTuple):
     size: int
 
 
+CARGOES = ("arrays", "change", "base")
+"""The records of a message that hold arrays or name their shards."""
+
+Cargo = Wire | tuple[Shard, ...]
+"""Arrays on their way: in a message, or in shards that the message names."""
+
+
+def cargo_bytes(cargo: Cargo) -> int:
+    """Return how many bytes of arrays travel."""
+    if isinstance(cargo, tuple):
+        return sum(each.size for each in cargo)
+    return bytes_of(cargo)
+
+
 def write_shards(
     blocks: Iterable[bytes], folder: Path, size: int = SHARD_BYTES
 ) -> list[Shard]:
@@ -45,40 +78,86 @@ def write_shards(
     return [_write(piece, folder) for piece in _pieces(blocks, size)]
 
 
-class ShardReader:
-    """Reads the stream that lies in shards, which were checked before."""
+def fits_message(manifest: Manifest, precision: str) -> bool:
+    """Tell whether arrays go with a message: those larger than a shard go as shards."""
+    return encoded_bytes(manifest, precision) <= SHARD_BYTES
+
+
+def stow(
+    pieces: Iterable[tuple[str, WireArray]],
+    manifest: Manifest,
+    precision: str,
+    folder: Path,
+) -> Cargo:
+    """Return arrays as they go with a message, or put them into shards in a folder.
+
+    They come in the order of their names.
+    """
+    if fits_message(manifest, precision):
+        return dict(pieces)
+    blocks = (each.data for _, each in pieces)
+    return tuple(write_shards(blocks, folder, SHARD_BYTES))
+
+
+def unstow(cargo: Cargo, manifest: Manifest, precision: str, folder: Path) -> Arrays:
+    """Return the arrays of a message, or of shards in a folder that were checked.
+
+    Those in shards are read when they are asked for, and refused then where they are
+    not finite. Raises ``UpdateError`` for what the manifest does not say.
+    """
+    if isinstance(cargo, tuple):
+        wire = wire_in(cargo, manifest, precision, folder)
+        return LazyArrays(manifest, lambda name: decode(wire(name), precision))
+    return unpack(cargo, manifest, precision)
+
+
+def wire_in(
+    shards: Sequence[Shard], manifest: Manifest, precision: str, folder: Path
+) -> Callable[[str], WireArray]:
+    """Return a function that reads an array by its name, as it travelled in shards."""
+    places, end = {}, 0
+    for name, shape in sorted(manifest.items()):
+        places[name] = end
+        end += encoded_bytes({name: shape}, precision)
+    got = sum(each.size for each in shards)
+    if got != end:
+        raise UpdateError(
+            f"expected shards of the length of the round's arrays, got "
+            f"{'more' if got > end else 'less'}; install the same version at the "
+            "server and at every site"
+        )
+    stream = ShardStream(folder, shards)
+
+    def wire(name: str) -> WireArray:
+        shape = manifest[name]
+        count = encoded_bytes({name: shape}, precision)
+        return WireArray(precision, shape, stream.read(places[name], count))
+
+    return wire
+
+
+class ShardStream:
+    """The stream that lies in shards, read from any place."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
         self._paths = [folder / each.digest for each in shards]
-        self._left = memoryview(b"")
+        self._ends = list(accumulate(each.size for each in shards))
 
-    def read(self, count: int) -> bytes:
-        """Return the next bytes; raises ``UpdateError`` where the stream is short."""
-        parts: list[memoryview] = []
-        lacking = count
-        while lacking:
-            if not self._left:
-                self._left = self._next()
-            parts.append(self._left[:lacking])
-            self._left = self._left[lacking:]
-            lacking -= len(parts[-1])
+    def read(self, begin: int, count: int) -> bytes:
+        """Return ``count`` bytes; raises ``UpdateError`` where the stream is short."""
+        parts: list[bytes] = []
+        while count:
+            number = bisect_right(self._ends, begin)
+            if number == len(self._ends):
+                raise UpdateError("expected a longer stream of shards; send it again")
+            before = self._ends[number - 1] if number else 0
+            with self._paths[number].open("rb") as file:
+                file.seek(begin - before)
+                parts.append(file.read(min(count, self._ends[number] - begin)))
+            if not parts[-1]:
+                raise UpdateError("expected a shard of its length; send it again")
+            begin, count = begin + len(parts[-1]), count - len(parts[-1])
         return b"".join(parts)
-
-    def finish(self) -> None:
-        """Refuse a stream that goes on after what was read of it."""
-        if self._left or self._paths:
-            raise UpdateError(
-                "expected shards of the length of the round's arrays, got more; "
-                "install the same version at the server and at every site"
-            )
-
-    def _next(self) -> memoryview:
-        if not self._paths:
-            raise UpdateError(
-                "expected shards of the length of the round's arrays, got less; "
-                "install the same version at the server and at every site"
-            )
-        return memoryview(self._paths.pop(0).read_bytes())
 
 
 def check_shard(path: Path, shard: Shard) -> None:
@@ -102,7 +181,13 @@ def shards_to_record(shards: Sequence[Shard]) -> dict[str, ConfigValue]:
     }
 
 
-def shards_from_record(record: Mapping[str, object]) -> list[Shard]:
+def shards_named(records: Mapping[str, Mapping[str, object]]) -> tuple[Shard, ...]:
+    """Return all shards that the records of a message name, where they have arrays."""
+    named = (shards_from_record(records[name]) for name in CARGOES if name in records)
+    return tuple(shard for shards in named for shard in shards)
+
+
+def shards_from_record(record: Mapping[str, object]) -> tuple[Shard, ...]:
     """Read what `shards_to_record` gave; names that are no digests are refused."""
     digests, sizes = record.get("digests"), record.get("sizes")
     if isinstance(digests, str) and isinstance(sizes, str):
@@ -113,14 +198,15 @@ def shards_from_record(record: Mapping[str, object]) -> list[Shard]:
             and all(re.fullmatch(r"[0-9]{1,8}", each) for each in counts)
             and all(0 < int(each) <= SHARD_BYTES for each in counts)
         ):
-            return [Shard(n, int(c)) for n, c in zip(names, counts, strict=True)]
+            pairs = zip(names, counts, strict=True)
+            return tuple(Shard(name, int(count)) for name, count in pairs)
     raise UpdateError(
         f"expected digests and sizes of at most {MOST_SHARDS} shards, got something "
         "else; install the same version at the server and at every site"
     )
 
 
-def _pieces(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
+def _pieces(blocks: Iterable[bytes], size: int) -> Iterator[bytearray]:
     """Cut a stream anew."""
     piece = bytearray()
     for block in blocks:
@@ -130,13 +216,13 @@ def _pieces(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
             piece += taken
             view = view[len(taken) :]
             if len(piece) == size:
-                yield bytes(piece)
-                piece.clear()
+                yield piece
+                piece = bytearray()
     if piece:
-        yield bytes(piece)
+        yield piece
 
 
-def _write(content: bytes, folder: Path) -> Shard:
+def _write(content: bytearray, folder: Path) -> Shard:
     digest = hashlib.sha256(content).hexdigest()
-    write_bytes(folder / digest, content)
+    write_atomically(folder / digest, lambda partial: partial.write_bytes(content))
     return Shard(digest, len(content))

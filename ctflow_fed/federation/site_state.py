@@ -1,30 +1,29 @@
 """What a site keeps on its own disk: no process of it lives longer than a message.
 
     bases/DIGEST.safetensors        weights that adapters belong to, the last two
+    inbox/, outbox/                 shards of the message that is being answered
     jobs/JOB/weights.safetensors    what the server sent last
-    jobs/JOB/NNNN.safetensors       the memory after round NNNN, the last two
+    jobs/JOB/residual-NNNN...       what rounding took from the update of round NNNN
+    jobs/JOB/optimizer-NNNN...      the optimizer's state after round NNNN
     privacy/JOB.json                what a private job has spent, kept for good
 
-Of jobs the last three are kept. What a private job has spent must not be lost; nothing
-else is ever needed: a site that has lost it says so and is sent everything, and goes on
-with an empty memory. Weights count by their digest, so that damaged ones are as good as
-none.
+Of memories the last two are kept, of jobs the last three. What a private job has spent
+must not be lost; nothing else is ever needed: a site that has lost it says so and is
+sent everything, and goes on with an empty memory. Weights count by their digest, so
+that damaged ones are as good as none.
 """
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
-from safetensors.torch import save_file as save_tensors
-from torch import Tensor
+from safetensors.torch import save_file
 
 from ctflow_fed.errors import SettingsError, StoreError
-from ctflow_fed.federation.payload import Arrays, arrays_digest
+from ctflow_fed.federation.arrays import ArrayFile, Arrays, write_arrays
 from ctflow_fed.files import write_atomically
 from ctflow_fed.training import PrivacyLedger, PrivacySettings
 from ctflow_fed.training.optimizer import OptimizerMemory
@@ -37,13 +36,17 @@ MEMORIES = 2  # so that a round may be asked again and begins as it did before
 
 RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
+DAMAGED = (
+    "the site's memory of this job is damaged; remove the site's state folder to go on "
+    "without it"
+)
 
 
 @dataclass(frozen=True)
 class SiteMemory:
     """What a site carries from one round of a job to the next, as far as it needs any.
 
-    ``residual`` is what rounding took from its last update (`encoding.compress`).
+    ``residual`` is what rounding took from its last update (`local_fit`).
     """
 
     residual: Arrays = field(default_factory=dict)
@@ -59,6 +62,7 @@ class SiteState:
     """The folder ``folder`` of a site for one job, known by a digest."""
 
     def __init__(self, folder: Path, job: str) -> None:
+        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         self._bases, self._job = folder / "bases", folder / "jobs" / job
         self._privacy = folder / "privacy" / f"{job}.json"
         try:
@@ -76,25 +80,29 @@ class SiteState:
     def base(self, digest: str) -> Arrays | None:
         """Return the weights of a digest if they are here."""
         path = self._bases / f"{digest}.safetensors"
-        arrays = _read_weights(path)
-        if arrays is None or arrays_digest(arrays) != digest:
+        arrays = _read(path)
+        if arrays is None or arrays.digest != digest:
             return None
         os.utime(path)
         return arrays
 
-    def keep_base(self, arrays: Arrays) -> None:
-        """Keep weights by their digest; the oldest give way."""
-        _write_weights(self._bases / f"{arrays_digest(arrays)}.safetensors", arrays)
+    def keep_base(self, arrays: Arrays, digest: str) -> Arrays | None:
+        """Keep weights as `keep_weights` does, for every job; the oldest give way."""
+        kept = _keep(self._bases / f"{digest}.safetensors", arrays, digest)
         for old in _oldest(self._bases.glob("*.safetensors"), BASES):
             old.unlink(missing_ok=True)
+        return kept
 
     def weights(self) -> Arrays | None:
         """Return what the server sent last, if it is here."""
-        return _read_weights(self._job / "weights.safetensors")
+        return _read(self._job / "weights.safetensors")
 
-    def keep_weights(self, arrays: Arrays) -> None:
-        """Keep what the server has sent in place of what it sent before."""
-        _write_weights(self._job / "weights.safetensors", arrays)
+    def keep_weights(self, arrays: Arrays, digest: str) -> Arrays | None:
+        """Keep what the server has sent in place of what it sent before, and return it.
+
+        None where the weights have another digest: then all stays as it is.
+        """
+        return _keep(self._job / "weights.safetensors", arrays, digest)
 
     def ledger(self, privacy: PrivacySettings) -> PrivacyLedger:
         """Return what the job has spent of the privacy of the site's patients."""
@@ -105,24 +113,42 @@ class SiteState:
 
         Raises ``StoreError`` for a file that is damaged.
         """
-        earlier = [path for number, path in self._memories() if number < round_number]
-        return _read_memory(earlier[-1]) if earlier else SiteMemory()
+
+        def last(kind: str) -> list[Path]:
+            paths = self._memories(kind)
+            return [path for number, path in paths if number < round_number][-1:]
+
+        residual = [_read(path) for path in last(RESIDUAL)]
+        if None in residual:
+            raise StoreError(DAMAGED)
+        optimizer = [_read_optimizer(path) for path in last(OPTIMIZER)]
+        return SiteMemory(
+            residual[0] or {} if residual else {}, optimizer[0] if optimizer else None
+        )
 
     def keep_memory(self, round_number: int, memory: SiteMemory) -> None:
         """Keep the memory after a round, if any; those of later rounds are void."""
-        if memory.is_empty:
-            return
-        _write_memory(self._job / f"{round_number:04d}.safetensors", memory)
-        for number, path in self._memories():
-            if number > round_number:
+        if memory.residual:
+            write_arrays(self._memory(RESIDUAL, round_number), memory.residual)
+        if memory.optimizer is not None:
+            _write_optimizer(self._memory(OPTIMIZER, round_number), memory.optimizer)
+        for kind in (RESIDUAL, OPTIMIZER) if not memory.is_empty else ():
+            for number, path in self._memories(kind):
+                if number > round_number:
+                    path.unlink(missing_ok=True)
+            for _, path in self._memories(kind)[:-MEMORIES]:
                 path.unlink(missing_ok=True)
-        for _, path in self._memories()[:-MEMORIES]:
-            path.unlink(missing_ok=True)
 
-    def _memories(self) -> list[tuple[int, Path]]:
-        """Return the memories that are here by their rounds, in order."""
-        paths = self._job.glob("[0-9]*.safetensors")
-        return sorted((int(path.stem), path) for path in paths if path.stem.isdigit())
+    def _memory(self, kind: str, round_number: int) -> Path:
+        return self._job / f"{kind}-{round_number:04d}.safetensors"
+
+    def _memories(self, kind: str) -> list[tuple[int, Path]]:
+        """Return the memories of a kind that are here by their rounds, in order."""
+        numbers = {
+            path.stem.removeprefix(f"{kind}-"): path
+            for path in self._job.glob(f"{kind}-*.safetensors")
+        }
+        return sorted((int(n), path) for n, path in numbers.items() if n.isdigit())
 
 
 def _oldest(paths: Iterable[Path], kept: int) -> list[Path]:
@@ -130,52 +156,35 @@ def _oldest(paths: Iterable[Path], kept: int) -> list[Path]:
     return sorted(paths, key=lambda path: path.stat().st_mtime_ns)[:-kept]
 
 
-def _read_weights(path: Path) -> Arrays | None:
+def _read(path: Path) -> ArrayFile | None:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError):
+        return ArrayFile(path)
+    except (OSError, ValueError):
         return None
 
 
-def _write_weights(path: Path, arrays: Arrays) -> None:
-    write_atomically(path, lambda partial: save_file(dict(arrays), partial))
+def _keep(path: Path, arrays: Arrays, digest: str) -> ArrayFile | None:
+    """Write arrays in place of a file where they have this digest."""
+    new = path.with_name(f".new-{path.name}")
+    kept = write_arrays(new, arrays)
+    if kept.digest != digest:
+        new.unlink()
+        return None
+    new.replace(path)
+    return kept
 
 
-def _write_memory(path: Path, memory: SiteMemory) -> None:
-    tensors: dict[str, Tensor] = {
-        f"{RESIDUAL}.{name}": torch.from_numpy(value)
-        for name, value in memory.residual.items()
-    }
-    metadata = {}
-    if memory.optimizer is not None:
-        metadata["steps"] = str(memory.optimizer.steps)
-        for name, value in memory.optimizer.tensors.items():
-            tensors[f"{OPTIMIZER}.{name}"] = value
-    write_atomically(path, lambda partial: save_tensors(tensors, partial, metadata))
+def _write_optimizer(path: Path, memory: OptimizerMemory) -> None:
+    metadata = {"steps": str(memory.steps)}
+    tensors = dict(memory.tensors)
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata))
 
 
-def _read_memory(path: Path) -> SiteMemory:
+def _read_optimizer(path: Path) -> OptimizerMemory:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, names = file.metadata() or {}, file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        steps = int(metadata["steps"]) if "steps" in metadata else None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise StoreError(
-            "the site's memory of this job is damaged; remove the site's state folder "
-            "to go on without it"
-        ) from error
-    residual = _those(tensors, RESIDUAL)
-    return SiteMemory(
-        {name: value.numpy() for name, value in residual.items()},
-        None if steps is None else OptimizerMemory(_those(tensors, OPTIMIZER), steps),
-    )
-
-
-def _those(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Return the tensors of a kind by the rest of their names."""
-    return {
-        name.removeprefix(f"{kind}."): value
-        for name, value in tensors.items()
-        if name.startswith(f"{kind}.")
-    }
+            steps = int((file.metadata() or {})["steps"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+        return OptimizerMemory(tensors, steps)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise StoreError(DAMAGED) from error

@@ -18,7 +18,7 @@ from ctflow_fed.federation.aggregate import (
     federated_average,
     trimmed_mean,
 )
-from ctflow_fed.federation.payload import Arrays
+from ctflow_fed.federation.arrays import Arrays
 
 __all__ = ["STRATEGIES", "ServerState", "Strategy", "advance", "follow"]
 
@@ -108,6 +108,16 @@ class ServerState:
     def model(self) -> Arrays:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.average or self.weights
+
+    def only(self, name: str) -> "ServerState":
+        """Return the state of one array."""
+
+        def pick(arrays: Arrays) -> Arrays:
+            return {name: arrays[name]} if name in arrays else {}
+
+        moments = {kind: pick(arrays) for kind, arrays in self.moments.items()}
+        weights, average = pick(self.weights), pick(self.average)
+        return ServerState(weights, moments, average, pick(self.residual))
 
 
 def advance(

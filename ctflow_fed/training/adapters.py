@@ -181,15 +181,17 @@ def adapter_weights(network: FMvT) -> dict[str, Tensor]:
     }
 
 
-def changes_of(weights: Mapping[str, Tensor], base: FMvT) -> dict[str, Tensor]:
+def changes_of(
+    weights: Mapping[str, Tensor], base: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the changes that the trained weights of a copy with an adapter stand for.
 
-    ``weights`` go by the names that they have in the copy.
+    ``weights`` go by the names that they have in the copy, ``base`` are those that it
+    was made of.
     """
-    start = dict(base.named_parameters())
     return {
         name.removesuffix(PEFT_SUFFIX): (
-            value if name.endswith(PEFT_SUFFIX) else value - start[name].to(value)
+            value if name.endswith(PEFT_SUFFIX) else value - base[name].to(value)
         ).detach()
         for name, value in weights.items()
     }

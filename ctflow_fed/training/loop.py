@@ -108,7 +108,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         provenance = replace(provenance, epsilon=spent, delta=delta)
     if adapter is not None and parent is not None:
         weights = adapter_weights(state.network) | state.average
-        changes = changes_of(weights, network)
+        changes = changes_of(weights, network.state_dict())
         save_adapter(out / "adapter", Adapter(adapter, digest, changes, provenance))
         averaged = load_adapter(parent, out / "adapter").network
     else:

@@ -1,7 +1,7 @@
 """An adapter and the weights that it belongs to, added and taken apart again."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.model import FMvT, Provenance
 
-__all__ = ["Adapter", "AdapterSettings", "merged", "moved", "unmerged"]
+__all__ = ["Adapter", "AdapterSettings", "merged", "moved", "unmerged", "whole_change"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +60,19 @@ def moved(
 ) -> FMvT:
     """Return a copy of ``network`` with the changes of an adapter added to it."""
     copied = copy.deepcopy(network)
-    for name, change in _whole_changes(settings, changes):
-        weight = copied.get_parameter(name)
-        weight.add_(change.to(weight), alpha=sign)
+    for name, weight in copied.named_parameters():
+        change = whole_change(settings, changes, name)
+        if change is not None:
+            weight.add_(change.to(weight), alpha=sign)
     return copied
 
 
-def _whole_changes(
-    settings: AdapterSettings, changes: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield what is added to each weight, in its own shape."""
-    scale = settings.alpha / settings.rank
-    for name, change in changes.items():
-        if name.endswith(".lora_B"):
-            layer = name.removesuffix(".lora_B")
-            down = changes[f"{layer}.lora_A"].float()
-            yield f"{layer}.weight", scale * (change.float() @ down)
-        elif not name.endswith(".lora_A"):
-            yield name, change.float()
+def whole_change(
+    settings: AdapterSettings, changes: Mapping[str, Tensor], name: str
+) -> Tensor | None:
+    """Return what is added to a weight, in its own shape; None where it stays."""
+    layer = name.removesuffix(".weight")
+    if f"{layer}.lora_B" not in changes:
+        return changes[name].float() if name in changes else None
+    up, down = changes[f"{layer}.lora_B"], changes[f"{layer}.lora_A"]
+    return settings.alpha / settings.rank * (up.float() @ down.float())

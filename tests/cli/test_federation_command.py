@@ -29,6 +29,7 @@ def record(number: int) -> RoundRecord:
         seconds=0.1,
         sent=6,
         received=4,
+        shards=0,
         digest="0" * 64,
         state="",
         epsilon={},

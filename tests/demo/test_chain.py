@@ -75,6 +75,7 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
     places = Places(tmp_path)
     settings = replace(SMALL, preset="nano", rounds=1)
     job = open_job(federation_settings(places, settings))
+    network = job.part.network(job.state.model)
     made = Provenance(
         codec_id="haar",
         encoder_id="hashing",
@@ -84,7 +85,7 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         steps=1,
         seed=0,
     )
-    digest = save_package(tmp_path / "package", job.network, made)
+    digest = save_package(tmp_path / "package", network, made)
     record = RoundRecord(
         round=1,
         slices={"north": 1},
@@ -98,12 +99,13 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         seconds=1.0,
         sent=1,
         received=0,
+        shards=0,
         digest=digest,
         state="",
         epsilon={},
         spent=[],
     )
-    job.ledger.commit(record, lambda to: save_package(to, job.network, made))
+    job.ledger.commit(record, lambda to: save_package(to, network, made))
     (tmp_path / ".partial-model").mkdir()  # as a stopped run left it
 
     for _ in "ab":

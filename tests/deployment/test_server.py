@@ -1,6 +1,7 @@
 """The coordinator's one command: a real server, and two sites run from their kits."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import nginx_config
 from ctflow_fed.deployment.site.audit import AuditLog
-from ctflow_fed.model import load_package
+from ctflow_fed.federation import SHARD_BYTES
+from ctflow_fed.model import FMvTConfig, fresh_network, load_package, save_package
+from ctflow_fed.training import describe
 
 pytestmark = [
     pytest.mark.flower,
@@ -139,10 +143,15 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
     for line in (out / "rounds.jsonl").read_text().splitlines():
         assert set(json.loads(line)["slices"]) == {"a", "b"}
         assert json.loads(line)["refused"] == {}
-    kept = {"0001.safetensors", "0002.safetensors", "weights.safetensors"}
+    kept = {
+        f"{k}-000{n}.safetensors" for k in ("optimizer", "residual") for n in (1, 2)
+    }
     for site in ("a", "b"):
         state = deployed.folder.parent / site / "state"
-        assert {path.name for path in state.glob("jobs/*/*")} == kept
+        assert {path.name for path in state.glob("jobs/*/*")} == {
+            "weights.safetensors",
+            *kept,
+        }
     package = load_package(out / "model")
     assert (package.provenance.rounds, package.provenance.sites) == (2, 2)
     assert package.digest == load_package(unbroken[0] / "model").digest
@@ -155,6 +164,35 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
         timeout=60,
     ).stdout
     assert told.endswith(f"model: {out / 'model'}\na: up\nb: up\n")
+
+
+def test_weights_too_large_for_a_message_go_as_shards_through_the_gate(
+    deployed, sites, tmp_path
+):
+    network = fresh_network(FMvTConfig(layers=1, features=1024, heads=16), seed=0)
+    made = describe(LatentStore.open(sites[0]), steps=0, seed=0)
+    save_package(tmp_path / "wide", network, made)
+    out = tmp_path / "job"
+    command = ["ctflow", "federation", "run", "--server", str(deployed.folder)]
+    options = "--rounds 1 --steps 1 --batch-clips 1 --init"
+    subprocess.run(
+        [*command, *options.split(), str(tmp_path / "wide"), "--out", str(out)],
+        env=deployed.environment,
+        check=True,
+        timeout=60,
+    )
+    until((out / "model" / "provenance.json").exists, deployed.log)
+
+    (record,) = map(json.loads, (out / "rounds.jsonl").read_text().splitlines())
+    assert (set(record["slices"]), record["refused"]) == ({"a", "b"}, {})
+    size = sum(4 * value.numel() for value in network.state_dict().values())
+    assert (record["sent"], record["received"]) == (4 * size, 2 * size)
+    assert record["shards"] == 6 * math.ceil(size / SHARD_BYTES)
+    for site in ("a", "b"):
+        kit = deployed.folder.parent / site
+        sent = [e for _, e in AuditLog(kit).entries() if e.event == "out"]
+        assert max(each.bytes for each in sent) > size
+        assert not any((kit / "state" / box).exists() for box in ("inbox", "outbox"))
 
 
 def submit(deployed, out: Path, steps: int) -> None:

@@ -24,6 +24,7 @@ def record(number, loss_after=0.8, strikes=()):
         seconds=0.1,
         sent=6,
         received=4,
+        shards=0,
         digest="0" * 64,
         state="",
         epsilon={},

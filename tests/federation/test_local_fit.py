@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ctflow_fed.federation import (
     RoundOrder,
     SiteMemory,
     arrays_digest,
+    arrays_of,
     local_loss,
     local_round,
     minus,
@@ -21,7 +23,8 @@ from ctflow_fed.federation import (
 from ctflow_fed.model import PRESETS, fresh_network
 from ctflow_fed.training import TrainSettings
 
-PART = part_of(fresh_network(PRESETS["nano"], seed=0), adapter_rank=0, seed=0)
+FRESH = fresh_network(PRESETS["nano"], seed=0)
+PART = part_of(FRESH.config, arrays_of(FRESH), adapter_rank=0, seed=0)
 START = PART.first
 EMPTY = SiteMemory()
 
@@ -47,8 +50,10 @@ def store(haar_store):
 
 def trained(store, order, site="a", memory=EMPTY, part=PART):
     """Return what a site has trained from the first arrays, and its result."""
-    result = local_round(store, order, Opened(part, part.first), site, memory)
-    received = unpack(result.wire, part.manifest, order.precision)
+    result = local_round(
+        store, order, Opened(part, part.first), site, memory, Path("outbox")
+    )
+    received = unpack(result.cargo, part.manifest, order.precision)
     if order.precision != "float32":
         received = plus(part.first, received)
     return received, result
@@ -144,7 +149,7 @@ def test_a_site_trains_an_adapter_and_neither_its_base_nor_its_matrices_a(store)
         name: value + np.float32(0.05 * generator.normal(size=value.shape))
         for name, value in START.items()
     }
-    part = part_of(PART.network(filled), adapter_rank=4, seed=0)
+    part = part_of(PRESETS["nano"], filled, adapter_rank=4, seed=0)
     adapter = replace(order(), base=part.base_digest, adapter_rank=4)
     arrays, _ = trained(store, adapter, part=part)
 

@@ -8,6 +8,7 @@ import pytest
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation import (
     Change,
+    Depot,
     Parcel,
     Parcels,
     RoundOrder,
@@ -25,7 +26,8 @@ from ctflow_fed.training import TrainSettings
 
 CONFIG = FMvTConfig(layers=1, features=32, heads=2)
 NETWORK = fresh_network(CONFIG, seed=0)
-WHOLE, ADAPTER = (part_of(NETWORK, rank, seed=0) for rank in (0, 4))
+BASE = arrays_of(NETWORK)
+WHOLE, ADAPTER = (part_of(CONFIG, BASE, rank, seed=0) for rank in (0, 4))
 FIRST = WHOLE.first
 STEP = compress({n: np.full_like(v, 0.01) for n, v in FIRST.items()}, {}, "int8")
 SECOND = plus(FIRST, STEP.arrived)
@@ -50,6 +52,17 @@ def order(arrays=FIRST, part=WHOLE):
 
 
 @pytest.fixture
+def parcels_of(tmp_path):
+    """Make the parcels of an order, in a depot that nobody needs."""
+    depot = Depot(tmp_path / "shards", tmp_path / "arrived")
+
+    def parcels(order, arrays, part, change):
+        return Parcels(order, arrays, part, change, depot)
+
+    return parcels
+
+
+@pytest.fixture
 def state(tmp_path):
     return SiteState(tmp_path, "0" * 64)
 
@@ -58,18 +71,18 @@ def is_same(opened, arrays):
     return arrays_digest(opened.arrays) == arrays_digest(arrays)
 
 
-def test_weights_that_were_sent_need_not_be_sent_again(state):
-    sent = Parcels(order(), FIRST, WHOLE, None).for_holder("")
+def test_weights_that_were_sent_need_not_be_sent_again(state, parcels_of):
+    sent = parcels_of(order(), FIRST, WHOLE, None).for_holder("")
 
     assert is_same(open_parcel(sent, order(), state), FIRST)
-    nothing = Parcels(order(), FIRST, WHOLE, None).for_holder(arrays_digest(FIRST))
+    nothing = parcels_of(order(), FIRST, WHOLE, None).for_holder(arrays_digest(FIRST))
     assert nothing.bytes == 0
     assert is_same(open_parcel(nothing, order(), state), FIRST)
 
 
-def test_a_change_leads_to_the_weights_of_the_server_bit_for_bit(state):
+def test_a_change_leads_to_the_weights_of_the_server_bit_for_bit(state, parcels_of):
     open_parcel(Parcel(weights=pack(FIRST)), order(), state)
-    parcels = Parcels(order(SECOND), SECOND, WHOLE, CHANGE)
+    parcels = parcels_of(order(SECOND), SECOND, WHOLE, CHANGE)
     parcel = parcels.for_holder(arrays_digest(FIRST))
 
     assert parcel.weights is None
@@ -78,8 +91,8 @@ def test_a_change_leads_to_the_weights_of_the_server_bit_for_bit(state):
     assert is_same(open_parcel(Parcel(), order(SECOND), state), SECOND)
 
 
-def test_who_holds_neither_is_sent_all_weights(state):
-    parcel = Parcels(order(SECOND), SECOND, WHOLE, CHANGE).for_holder("1" * 64)
+def test_who_holds_neither_is_sent_all_weights(state, parcels_of):
+    parcel = parcels_of(order(SECOND), SECOND, WHOLE, CHANGE).for_holder("1" * 64)
 
     assert is_same(open_parcel(parcel, order(SECOND), state), SECOND)
 
@@ -93,9 +106,11 @@ def test_a_site_without_the_weights_before_lacks_them(state):
     assert open_parcel(Parcel(), order(FIRST), state) is None
 
 
-def test_a_site_without_the_base_of_an_adapter_lacks_it_until_it_is_sent(state):
+def test_a_site_without_the_base_of_an_adapter_lacks_it_until_it_is_sent(
+    state, parcels_of
+):
     adapter = order(ADAPTER.first, ADAPTER)
-    parcels = Parcels(adapter, ADAPTER.first, ADAPTER, None)
+    parcels = parcels_of(adapter, ADAPTER.first, ADAPTER, None)
 
     assert open_parcel(parcels.for_holder(""), adapter, state) is None
     opened = open_parcel(parcels.everything, adapter, state)
@@ -133,9 +148,9 @@ def test_a_change_of_another_precision_is_refused(state):
 
 
 @pytest.mark.parametrize("part", [WHOLE, ADAPTER])
-def test_an_order_for_another_library_is_refused(state, part):
+def test_an_order_for_another_library_is_refused(state, parcels_of, part):
     other = replace(order(part.first, part), manifest="0" * 64)
-    parcel = Parcels(other, part.first, part, None).everything
+    parcel = parcels_of(other, part.first, part, None).everything
 
     with pytest.raises(MismatchError, match="same version"):
         open_parcel(parcel, other, state)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import federated_average, part_of
+from ctflow_fed.federation import arrays_of, federated_average, part_of
 from ctflow_fed.model import PRESETS, FMvTConfig, fresh_network
 from ctflow_fed.model.fmvt import is_extension
 
@@ -17,6 +17,10 @@ SHARES = {"a": 0.25, "b": 0.75}
 
 def base(*, released=False):
     return fresh_network(replace(SMALL, released=released), seed=0)
+
+
+def part_in(network, adapter_rank, seed):
+    return part_of(network.config, arrays_of(network), adapter_rank, seed)
 
 
 def noisy(arrays, seed, size=0.1):
@@ -30,7 +34,7 @@ def noisy(arrays, seed, size=0.1):
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("released", [False, True])
 def test_what_is_trained_is_what_was_sent_until_a_step_is_taken(rank, released):
-    part = part_of(base(released=released), rank, seed=0)
+    part = part_in(base(released=released), rank, seed=0)
     sent = noisy(part.first, seed=1)
 
     back = part.trained(part.trainable(sent))
@@ -40,7 +44,7 @@ def test_what_is_trained_is_what_was_sent_until_a_step_is_taken(rank, released):
 
 @pytest.mark.parametrize("released", [False, True])
 def test_the_mean_of_adapters_is_the_mean_of_their_networks(released):
-    part = part_of(base(released=released), adapter_rank=4, seed=0)
+    part = part_in(base(released=released), adapter_rank=4, seed=0)
     updates = {site: noisy(part.first, seed) for seed, site in enumerate(SHARES)}
 
     of_means = part.network(federated_average(updates, SHARES)).state_dict()
@@ -51,8 +55,8 @@ def test_the_mean_of_adapters_is_the_mean_of_their_networks(released):
 
 
 def test_an_adapter_sends_a_few_of_the_weights_and_no_matrix_a():
-    whole = part_of(fresh_network(PRESETS["tiny"], seed=0), 0, seed=0)
-    part = part_of(fresh_network(PRESETS["tiny"], seed=0), adapter_rank=16, seed=0)
+    whole = part_in(fresh_network(PRESETS["tiny"], seed=0), 0, seed=0)
+    part = part_in(fresh_network(PRESETS["tiny"], seed=0), adapter_rank=16, seed=0)
     sizes = [sum(v.size for v in each.first.values()) for each in (whole, part)]
 
     assert sizes[0] > 10 * sizes[1]
@@ -60,7 +64,7 @@ def test_an_adapter_sends_a_few_of_the_weights_and_no_matrix_a():
 
 
 def test_our_extensions_of_a_released_network_travel_with_an_adapter():
-    names = part_of(base(released=True), adapter_rank=4, seed=0).first
+    names = part_in(base(released=True), adapter_rank=4, seed=0).first
     everything = base(released=True).state_dict()
 
     assert {name for name in names if not name.endswith(".lora_B")} == {
@@ -69,7 +73,7 @@ def test_our_extensions_of_a_released_network_travel_with_an_adapter():
 
 
 def test_an_adapter_begins_as_its_base():
-    part = part_of(base(), adapter_rank=4, seed=0)
+    part = part_in(base(), adapter_rank=4, seed=0)
 
     before, after = base().state_dict(), part.network(part.first).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -78,7 +82,7 @@ def test_an_adapter_begins_as_its_base():
 
 def test_the_signature_names_shapes_and_the_matrices_that_stay():
     signatures = [
-        part_of(base(), rank, seed).signature
+        part_in(base(), rank, seed).signature
         for rank, seed in [(0, 0), (0, 1), (4, 0), (4, 0), (4, 1), (5, 0)]
     ]
 
@@ -88,8 +92,8 @@ def test_the_signature_names_shapes_and_the_matrices_that_stay():
 
 
 def test_a_network_of_other_arrays_is_refused():
-    part = part_of(base(), 0, seed=0)
-    other = part_of(fresh_network(PRESETS["nano"], seed=0), 0, seed=0)
+    part = part_in(base(), 0, seed=0)
+    other = part_in(fresh_network(PRESETS["nano"], seed=0), 0, seed=0)
 
     with pytest.raises(UpdateError, match="another network"):
         part.network(other.first)

@@ -6,9 +6,9 @@ from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import (
     arrays_of,
     check_update,
-    load_arrays,
     manifest_digest,
     manifest_of,
+    network_of,
     norm_of,
 )
 from ctflow_fed.model import PRESETS, fresh_network
@@ -22,20 +22,18 @@ MANIFEST = manifest_of(ARRAYS)
 
 def test_a_network_takes_back_its_own_weights():
     network = fresh_network(PRESETS["nano"], seed=1)
-    other = fresh_network(PRESETS["nano"], seed=2)
 
-    load_arrays(other, arrays_of(network))
+    other = network_of(PRESETS["nano"], arrays_of(network))
 
     for name, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 
 
 def test_a_network_refuses_the_weights_of_another_size():
-    nano = fresh_network(PRESETS["nano"], seed=1)
     tiny = fresh_network(PRESETS["tiny"], seed=1)
 
     with pytest.raises(UpdateError, match="another network"):
-        load_arrays(nano, arrays_of(tiny))
+        network_of(PRESETS["nano"], arrays_of(tiny))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

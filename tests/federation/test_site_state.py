@@ -17,6 +17,10 @@ def weights(number):
     return {"w": np.full((2, 3), number, np.float32)}
 
 
+def digest(number):
+    return arrays_digest(weights(number))
+
+
 def memory(number):
     tensors = {"exp_avg.w": torch.full((2, 3), float(number))}
     return SiteMemory(weights(number), OptimizerMemory(tensors, number))
@@ -28,7 +32,7 @@ def number_in(memory):
 
 def test_what_is_kept_comes_back_bit_for_bit(tmp_path):
     SiteState(tmp_path, JOB).keep_memory(1, memory(7))
-    SiteState(tmp_path, JOB).keep_weights(weights(3))
+    SiteState(tmp_path, JOB).keep_weights(weights(3), digest(3))
 
     state = SiteState(tmp_path, JOB)
     back = state.memory_before(2)
@@ -72,13 +76,20 @@ def test_the_memory_of_two_rounds_of_three_jobs_and_two_bases_is_kept(tmp_path):
         state = SiteState(tmp_path, job * 64)
         for number in range(1, 6):
             state.keep_memory(number, memory(number))
-            state.keep_weights(weights(number))
-            state.keep_base(weights(number))
+            state.keep_weights(weights(number), digest(number))
+            state.keep_base(weights(number), digest(number))
 
     jobs = {path.name[0] for path in (tmp_path / "jobs").iterdir()}
     files = {path.name for path in (tmp_path / "jobs" / ("e" * 64)).iterdir()}
     assert jobs == {"c", "d", "e"}
-    assert files == {"0004.safetensors", "0005.safetensors", "weights.safetensors"}
+    assert files == {
+        "weights.safetensors",
+        *(
+            f"{kind}-000{n}.safetensors"
+            for n in (4, 5)
+            for kind in ("optimizer", "residual")
+        ),
+    }
     assert len(list((tmp_path / "bases").iterdir())) == 2
 
 
@@ -86,32 +97,42 @@ def test_a_base_is_kept_for_every_job_and_the_one_in_use_longest(tmp_path):
     state = SiteState(tmp_path, JOB)
     first, second, third = map(weights, (1, 2, 3))
     for base in (first, second):
-        state.keep_base(base)
+        state.keep_base(base, arrays_digest(base))
     other = SiteState(tmp_path, "b" * 64)
     assert np.array_equal(other.base(arrays_digest(first))["w"], first["w"])
-    other.keep_base(third)
+    other.keep_base(third, digest(3))
 
     assert state.base(arrays_digest(first)) is not None
     assert state.base(arrays_digest(second)) is None
 
 
+def test_weights_of_another_digest_are_not_kept(tmp_path):
+    state = SiteState(tmp_path, JOB)
+    state.keep_weights(weights(1), digest(1))
+
+    assert state.keep_weights(weights(2), digest(3)) is None
+    assert np.array_equal(state.weights()["w"], weights(1)["w"])
+    assert len(list((tmp_path / "jobs" / JOB).iterdir())) == 1
+
+
 def test_damaged_weights_are_as_good_as_none(tmp_path):
     state = SiteState(tmp_path, JOB)
-    digest = arrays_digest(weights(1))
-    state.keep_base(weights(1))
-    path = tmp_path / "bases" / f"{digest}.safetensors"
+    state.keep_base(weights(1), digest(1))
+    path = tmp_path / "bases" / f"{digest(1)}.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"\x01")
-    assert state.base(digest) is None
+    assert state.base(digest(1)) is None
 
     (tmp_path / "jobs" / JOB / "weights.safetensors").write_bytes(b"not these")
     assert state.weights() is None
 
 
-def test_a_damaged_memory_is_told_with_the_remedy(tmp_path):
+@pytest.mark.parametrize("kind", ["optimizer", "residual"])
+def test_a_damaged_memory_is_told_with_the_remedy(tmp_path, kind):
     state = SiteState(tmp_path, JOB)
     state.keep_memory(1, memory(1))
-    (tmp_path / "jobs" / JOB / "0001.safetensors").write_bytes(b"\x80\x04pickle")
+    damaged = tmp_path / "jobs" / JOB / f"{kind}-0001.safetensors"
+    damaged.write_bytes(b"\x80\x04pickle")
 
     with pytest.raises(StoreError, match="remove the site's state folder"):
         state.memory_before(2)

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ from ctflow_fed.errors import PackageError
 from ctflow_fed.federation import (
     STRATEGIES,
     ServerState,
+    StateWriter,
     advance,
     beside,
     beside_digest,
     follow,
+    manifest_of,
     read_beside,
     save_beside,
 )
@@ -86,50 +89,77 @@ def test_an_average_is_the_plain_mean_until_its_decay_takes_over():
     assert state.model["w"] == pytest.approx([0.6 * (3.0 + 5.0) / 2 + 0.4 * 10.0])
 
 
+def saved(state, root, *, merged=False):
+    """Write a state, and keep what the package of its model does not hold."""
+    with StateWriter(root / "next", manifest_of(START)) as writer:
+        writer.write(state)
+    kinds = beside(writer.state, merged=merged)
+    shutil.rmtree(root / "server", ignore_errors=True)
+    save_beside(root / "server", kinds)
+    return beside_digest(kinds)
+
+
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_a_state_that_was_saved_goes_on_to_the_same_bits(tmp_path, name, decay, merged):
     unbroken = played(name, decay=decay)
     before = played(name, MEANS[:1], decay=decay)
-    arrays = beside(before, merged=merged)
-    save_beside(tmp_path / "state", arrays)
-    model = {} if merged else before.model
-    read = read_beside(tmp_path / "state", model, beside_digest(arrays))
+    digest = saved(before, tmp_path, merged=merged)
+    read = read_beside(tmp_path / "server", {} if merged else before.model, digest)
 
     state = played(name, MEANS[1:], decay=decay, state=read, first=2)
     assert state.weights["w"].tobytes() == unbroken.weights["w"].tobytes()
     assert state.model["w"].tobytes() == unbroken.model["w"].tobytes()
     digests = {beside_digest(beside(s, merged=merged)) for s in (state, unbroken)}
     assert len(digests) == 1
-    assert (tmp_path / "state").exists() == (name in RULED or decay > 0 or merged)
+    assert (tmp_path / "server").exists() == (name in RULED or decay > 0 or merged)
 
 
 def test_what_rounding_has_left_is_saved_with_the_state(tmp_path):
     state = replace(played("diloco"), residual={"w": np.float32([0.1, 0.2, 0.3])})
-    arrays = beside(state, merged=False)
-    save_beside(tmp_path / "state", arrays)
+    digest = saved(state, tmp_path)
 
-    read = read_beside(tmp_path / "state", state.model, beside_digest(arrays))
+    read = read_beside(tmp_path / "server", state.model, digest)
     assert read.residual["w"].tobytes() == state.residual["w"].tobytes()
     assert read.moments.keys() == state.moments.keys()
     assert read.average == {}
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "other"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "other", "more"])
 def test_a_state_that_is_not_the_one_of_the_ledger_is_refused(tmp_path, damage):
-    state, path = played("diloco"), tmp_path / "server.safetensors"
-    arrays = beside(state, merged=False)
-    other = beside(played("diloco", MEANS[:1]), merged=False)
-    save_beside(path, arrays)
+    other, state = played("diloco", MEANS[:1]), played("diloco")
+    digest = saved(state, tmp_path)
+    path = tmp_path / "server" / "momentum.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     {
         "gone": path.unlink,
         "cut": lambda: path.write_bytes(data[:-5]),
         "changed": lambda: path.write_bytes(data),
-        "other": lambda: save_beside(path, other),
+        "other": lambda: saved(other, tmp_path),
+        "more": lambda: path.with_name("weights.safetensors").write_bytes(data),
     }[damage]()
 
-    with pytest.raises(PackageError, match=r"server\.safetensors of the last round"):
-        read_beside(path, state.model, beside_digest(arrays))
+    with pytest.raises(PackageError, match="server of the last round"):
+        read_beside(tmp_path / "server", state.model, digest)
+
+
+def test_arrays_may_be_taken_one_after_the_other(tmp_path):
+    start = {**START, "v": np.float32([[2.0]])}
+    means = [{**mean, "v": np.float32([[3.0]])} for mean in MEANS]
+    whole = follow(
+        advance(ServerState(start), means[0], STRATEGIES["fedadam"], 0.5), 0.9, 1
+    )
+
+    with StateWriter(tmp_path, manifest_of(start)) as writer:
+        for name in sorted(start):
+            mean = {name: means[0][name]}
+            piece = advance(
+                ServerState(start).only(name), mean, STRATEGIES["fedadam"], 0.5
+            )
+            writer.write(follow(piece, 0.9, 1))
+
+    for kind, arrays in beside(whole, merged=True).items():
+        written = beside(writer.state, merged=True)[kind]
+        assert all(np.array_equal(written[name], arrays[name]) for name in start)

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from flwr.supercore.task_identity import TaskIdentity
 
     from client.app import app as client
+    from ctflow_fed.deployment.cargo import FolderLink, shards_in
 
 Answer = Callable[[Message, Context], Message | None]
 
@@ -25,7 +26,8 @@ class DirectGrid(Grid):
     """Sites as nodes 1, 2, ...; ``answers`` may put another answer in a site's place.
 
     An answer of ``None`` is a site that stays silent. ``keys`` are those of nodes,
-    ``started`` is when each was started.
+    ``started`` is when each was started; ``shards`` is the folder through which shards
+    go.
     """
 
     def __init__(self, stores: dict[str, Path], **answers: Answer) -> None:
@@ -35,6 +37,7 @@ class DirectGrid(Grid):
         self.nodes = dict(enumerate(stores, start=1))
         self.keys: dict[int, bytes] = {}
         self.started: dict[int, str] = {}
+        self.shards = Path("shards")
         self._stores = stores
         self._replies: dict[str, Message] = {}
 
@@ -76,10 +79,15 @@ class DirectGrid(Grid):
         message.metadata.__dict__["_message_id"] = identity
         self.sent.append(message)
         site = self.nodes[message.metadata.dst_node_id]
-        config = {"site": site, "store": str(self._stores[site]), "threads": 1}
+        store = self._stores[site]
+        state = store.parent / ".ctflow-state" / site
+        config = {"site": site, "store": str(store), "threads": 1}
         context = Context(1, 1, config, RecordDict(), {})
+        link = FolderLink(self.shards)
+        link.fetch(shards_in(message), state / "inbox")
         reply = self.answers.get(site, client)(message, context)
         if reply is not None:
+            link.send(shards_in(reply), state / "outbox", site)
             self._replies[identity] = reply
         return identity
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ctflow_fed.ct.store import StoreHeader
 from ctflow_fed.errors import CTFlowError
 from ctflow_fed.federation import (
     RAW,
+    Depot,
     RoundOrder,
     SiteFacts,
     arrays_digest,
@@ -41,6 +43,7 @@ ORDER = RoundOrder(
     job="0" * 64,
     sites=3,
 )
+DEPOT = Depot(Path("shards"), Path("arrived"))
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -205,8 +208,12 @@ def _flower(direct_grid):
     direct_grid({})  # messages can be made from now on
 
 
-def update(content, precision="float32"):
-    return update_in(content, START, norm_of(START), precision)
+def update(content, site, precision="float32"):
+    return update_in(content, site, START, norm_of(START), precision, DEPOT)
+
+
+def read_loss(content, site):
+    return loss_in(content)
 
 
 def sort(answer, read):
@@ -223,7 +230,7 @@ def test_an_honest_answer_is_taken():
 
     assert (heard.refused, heard.wrong) == ({}, frozenset())
     assert heard.taken["a"].moved == 0.0
-    assert sort(Answer(**HONEST), loss_in).taken == {"a": 0.7}
+    assert sort(Answer(**HONEST), read_loss).taken == {"a": 0.7}
 
 
 def test_there_are_more_than_a_hundred_broken_answers():
@@ -280,14 +287,14 @@ def test_another_precision_than_that_of_the_round_is_refused(precision):
 def test_a_site_that_lacks_what_it_was_sent_is_refused_but_not_wrong():
     message = Message(RecordDict({"lacking": ConfigRecord({"site": "a"})}), 1, "train")
 
-    heard = sort_replies({"a": message}, ORDER, {"a": FACTS}, loss_in)
+    heard = sort_replies({"a": message}, ORDER, {"a": FACTS}, read_loss)
     assert "although all were sent" in heard.refused["a"]
     assert (heard.taken, heard.wrong) == ({}, frozenset())
 
 
 @pytest.mark.parametrize("loss", BAD_LOSSES, ids=range(len(BAD_LOSSES)))
 def test_a_broken_loss_is_refused_with_a_reason(loss):
-    heard = sort(Answer(**{**HONEST, "metrics": metrics(loss=loss)}), loss_in)
+    heard = sort(Answer(**{**HONEST, "metrics": metrics(loss=loss)}), read_loss)
 
     assert heard.taken == {}
     assert heard.wrong == {"a"}
@@ -306,7 +313,7 @@ def test_broken_facts_are_refused_with_a_reason(change):
 def test_an_answer_of_an_earlier_round_is_refused_by_what_is_stale():
     stale = receipt(replace(ORDER, round_number=6, start="0" * 64), "a", HEADER)
 
-    heard = sort(Answer(**{**HONEST, "receipt": ConfigRecord(stale)}), loss_in)
+    heard = sort(Answer(**{**HONEST, "receipt": ConfigRecord(stale)}), read_loss)
     assert "another round, start;" in heard.refused["a"]
 
 
@@ -314,6 +321,6 @@ def test_a_site_that_says_why_it_cannot_answer_gives_no_wrong_answer():
     refusal = ConfigRecord({"site": "a", "reason": "the disk\n is full\x1b[31m"})
     message = Message(RecordDict({"refusal": refusal}), 1, "train")
 
-    heard = sort_replies({"a": message}, ORDER, {"a": FACTS}, loss_in)
+    heard = sort_replies({"a": message}, ORDER, {"a": FACTS}, read_loss)
     assert heard.refused == {"a": "the disk  is full [31m"}
     assert heard.wrong == frozenset()

@@ -75,7 +75,7 @@ def _trained(store: Path, base: FMvT, steps: int = 3) -> tuple[FMvT, Adapter]:
     opened = LatentStore.open(store)
     adapted = with_adapter(base, RANK, seed=0)
     fit(adapted, opened, SETTINGS, steps=steps, seed=0)
-    changes = changes_of(trained_weights(adapted), base)
+    changes = changes_of(trained_weights(adapted), base.state_dict())
     provenance = describe(opened, steps=steps, seed=0)
     digest = weights_digest(base.state_dict())
     return adapted.eval(), Adapter(RANK, digest, changes, provenance)
@@ -134,7 +134,7 @@ def test_an_adapter_goes_on_from_its_changes_with_its_matrices_a_as_they_are():
     settings = AdapterSettings(rank=4, alpha=8)
 
     adapted = with_up_matrices(base, settings, {**down, **changes}, changes).eval()
-    trained = changes_of(trained_weights(adapted), base)
+    trained = changes_of(trained_weights(adapted), base.state_dict())
     assert trained.keys() == changes.keys()
     assert all(torch.allclose(trained[n], changes[n], atol=1e-7) for n in changes)
     plain = moved(base, settings, {**down, **changes})

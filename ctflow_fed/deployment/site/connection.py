@@ -24,6 +24,7 @@ from flwr.supercore.run import Run
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     KINDS,
+    WireLike,
     check_arrays,
     check_order,
     check_size,
@@ -41,7 +42,13 @@ from ctflow_fed.deployment.site.objects import (
 )
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import CTFlowError, UpdateError
-from ctflow_fed.federation import RoundOrder
+from ctflow_fed.federation import (
+    RoundOrder,
+    Shard,
+    cargo_bytes,
+    manifest_of,
+    shards_named,
+)
 
 __all__ = ["FLOWER", "Flower", "GatedConnection"]
 
@@ -72,6 +79,12 @@ class _Question:
     bundle: str
     objects: dict[str, bytes] = field(default_factory=dict)
     order: RoundOrder | None = None
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes came, or are to be fetched."""
+        return sum(map(len, self.objects.values())) + cargo_bytes(self.shards)
 
 
 @dataclass
@@ -186,6 +199,9 @@ class GatedConnection:
         used = spent(self._site.past(), question.bundle)
         policy, now = self._site.policy, datetime.now().time()  # the site's
         check_order(policy, kind, order, used, holdings, now)
+        question.shards = shards_named(content.records)
+        check_size(policy, question.bytes)
+        self._site.fetch(question.shards)
 
     def _pull(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
         """Pull the objects of a question, and stop where they are too many bytes."""
@@ -210,14 +226,16 @@ class GatedConnection:
         try:
             dispatch = self._dispatch(question, answer)
             check_size(self._site.policy, dispatch.bytes)
+            self._record("out", question, dispatch=dispatch)
+            self._site.send(dispatch.shards)
         except CTFlowError as error:
             self._record("out", question, str(error))
             self._refuse(question, str(error), answer.seconds)
         else:
-            self._record("out", question, dispatch=dispatch)
             self._deliver(dispatch, answer.seconds)
         finally:
             self._question = None
+            self._site.clear()
 
     def _dispatch(self, question: _Question, answer: _Answer) -> Dispatch:
         message = question.message
@@ -232,25 +250,30 @@ class GatedConnection:
         private = kind == "train" and privacy is not None
         policy = self._site.policy
         records = clean_records(policy, kind, content.records, private=private)
-        if "arrays" in content.arrays:
-            self._check_weights(question, content)
-            if private:
-                self._check_spending(question, records)
+        shards = shards_named(records)
+        arrays = self._checked_weights(question, content, shards)
+        if arrays and private:
+            self._check_spending(question, records)
         if self._site.dry_run:
-            self._site.show(kind, records, content.arrays.get("arrays", {}))
+            self._site.show(kind, records, arrays)
             raise UpdateError("dry run: the answer is shown at the site, not sent")
         return dispatch_of(
             Message(RecordDict(), reply_to=message),
             {name: _record(name, values) for name, values in records.items()},
             content.array_objects,
             answer.objects,
+            shards,
         )
 
-    def _check_weights(self, question: _Question, content: Content) -> None:
-        """Measure an update against the weights that the order names.
+    def _checked_weights(
+        self, question: _Question, content: Content, shards: tuple[Shard, ...]
+    ) -> Mapping[str, WireLike]:
+        """Return the update of an answer, measured against what the order names.
 
-        They lie in the site's state, and count by their digest.
+        Those weights lie in the site's state, and count by their digest.
         """
+        if not shards and "arrays" not in content.arrays:
+            return {}
         order = question.order
         held = None if order is None else self._site.weights_of(order)
         if order is None or held is None:
@@ -258,8 +281,12 @@ class GatedConnection:
                 "site.toml, largest_norm: the weights that the order names are not "
                 "here, so that the answer cannot be measured"
             )
-        update = content.arrays["arrays"]
-        check_arrays(self._site.policy, update, order.precision, *held)
+        precision = order.precision
+        update: Mapping[str, WireLike] = content.arrays.get("arrays", {})
+        if shards:
+            update = self._site.sent(shards, manifest_of(held[0]), precision)
+        check_arrays(self._site.policy, update, precision, *held)
+        return update
 
     def _check_spending(
         self, question: _Question, records: Mapping[str, Mapping[str, object]]
@@ -298,7 +325,6 @@ class GatedConnection:
     ) -> None:
         """Write to the audit log what came or leaves, before it does."""
         order, message = question.order, question.message
-        came = sum(map(len, question.objects.values()))
         trains = order is not None and message.metadata.message_type == "train"
         entry = Entry(
             event=event,
@@ -308,7 +334,7 @@ class GatedConnection:
             round=order.round_number if order else 0,
             bundle=question.bundle,
             digest=dispatch.tree.object_id if dispatch else message.metadata.message_id,
-            bytes=dispatch.bytes if dispatch else came,
+            bytes=dispatch.bytes if dispatch else question.bytes,
             passes=passes(order, self._site.holdings()) if order and trains else 0.0,
         )
         self._site.audit.append(entry)

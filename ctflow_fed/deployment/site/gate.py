@@ -1,7 +1,7 @@
 """What a site lets in and out: functions of its policy and of what a message holds."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import time
 
@@ -17,8 +17,11 @@ from ctflow_fed.federation import (
     PRIVATE_METRICS,
     RAW,
     Arrays,
+    Manifest,
     RoundOrder,
     WireArray,
+    shards_from_record,
+    shards_to_record,
     unpack,
 )
 from ctflow_fed.training import PrivacyLedger
@@ -27,6 +30,7 @@ __all__ = [
     "KINDS",
     "Holdings",
     "Spent",
+    "Stowed",
     "WireLike",
     "check_arrays",
     "check_order",
@@ -90,6 +94,23 @@ class WireLike:
     def bytes(self) -> int:
         """How many bytes the numbers have."""
         return sum(map(len, self.pieces))
+
+
+class Stowed(Mapping[str, WireLike]):
+    """Arrays in shards, each read when it is asked for."""
+
+    def __init__(self, manifest: Manifest, wire: Callable[[str], WireArray]) -> None:
+        self._names, self._wire = sorted(manifest), wire
+
+    def __getitem__(self, name: str) -> WireLike:
+        dtype, shape, data = self._wire(name)
+        return WireLike(dtype, shape, RAW, (data,))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def read_order(values: object) -> RoundOrder:
@@ -227,23 +248,23 @@ def clean_records(
         return {name: _clean_words(name, each) for name, each in records.items()}
     if not set(records) <= RECORDS[kind]:
         raise UpdateError("the answer holds more than an answer has and was kept back")
-    known = {"facts": FACTS, "receipt": RECEIPT}
-    cleaned: dict[str, dict[str, object]] = {}
-    for name, values in records.items():
-        if name == "metrics" and private:
-            if set(values) != set(PRIVATE_METRICS):
-                raise UpdateError("a private update has other numbers than it may have")
-            cleaned[name] = dict(values)
-            continue
+
+    def clean(name: str, values: Values) -> dict[str, object]:
         if name == "metrics":
-            cleaned[name] = _clean_metrics(policy, kind, values)
-            continue
-        if not set(values) <= known[name]:
-            raise UpdateError(f"the answer's {name} hold more than they have to")
-        hidden = COUNTS if policy.minimum_noise > 0 else set()
-        kept = {k: v for k, v in values.items() if k not in hidden}
-        cleaned[name] = {k: _clean(policy, k, v) for k, v in kept.items()}
-    return cleaned
+            return _clean_metrics(policy, kind, values, private=private)
+        if name == "arrays":
+            return {**shards_to_record(shards_from_record(values))}
+        return _clean_texts(policy, name, values)
+
+    return {name: clean(name, values) for name, values in records.items()}
+
+
+def _clean_texts(policy: Policy, name: str, values: Values) -> dict[str, object]:
+    if not set(values) <= {"facts": FACTS, "receipt": RECEIPT}[name]:
+        raise UpdateError(f"the answer's {name} hold more than they have to")
+    hidden = COUNTS if policy.minimum_noise > 0 else set()
+    kept = {key: value for key, value in values.items() if key not in hidden}
+    return {key: _clean(policy, key, value) for key, value in kept.items()}
 
 
 def _clean_words(name: str, values: Values) -> dict[str, object]:
@@ -255,7 +276,13 @@ def _clean_words(name: str, values: Values) -> dict[str, object]:
     }
 
 
-def _clean_metrics(policy: Policy, kind: str, values: Values) -> dict[str, object]:
+def _clean_metrics(
+    policy: Policy, kind: str, values: Values, *, private: bool
+) -> dict[str, object]:
+    if private:
+        if set(values) != set(PRIVATE_METRICS):
+            raise UpdateError("a private update has other numbers than it may have")
+        return dict(values)
     if not set(values) <= set(NEEDED.get(kind, ())):
         raise UpdateError("the answer has other metrics than an answer has")
     kept = {key: value for key, value in values.items() if key in policy.metrics}

@@ -40,7 +40,8 @@ def take_part(
     reason = f"{POLICY} {sha256_of(kit / POLICY)}{', dry run' if dry_run else ''}"
     audit.append(Entry(event="start", reason=reason))
     say(f"{name} takes part; {POLICY} decides, audit.jsonl tells")
-    run_supernode(Site(name, kit, store, policy, audit, say, dry_run), address, port)
+    site = Site(name, address, kit, store, policy, audit, say, dry_run)
+    run_supernode(site, port)
 
 
 def _read_kit(kit: Path) -> tuple[str, str]:

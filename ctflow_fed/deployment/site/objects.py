@@ -20,6 +20,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 
 from ctflow_fed.deployment.site.gate import WireLike
 from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation import Shard, cargo_bytes
 
 __all__ = ["Content", "Dispatch", "dispatch_of", "read_content"]
 
@@ -46,11 +47,12 @@ class Dispatch:
     message: Message
     tree: ObjectTree
     objects: dict[str, bytes]
+    shards: tuple[Shard, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """How many bytes travel."""
-        return sum(map(len, self.objects.values()))
+        """How many bytes travel, in the message and in the shards that it names."""
+        return sum(map(len, self.objects.values())) + cargo_bytes(self.shards)
 
 
 def read_content(root: str, objects: Objects) -> Content:
@@ -102,11 +104,12 @@ def dispatch_of(
     records: Mapping[str, ConfigRecord | MetricRecord],
     arrays: Mapping[str, str] | None = None,
     objects: Objects | None = None,
+    shards: tuple[Shard, ...] = (),
 ) -> Dispatch:
     """Return a reply with these records, and with arrays whose objects exist already.
 
     ``reply`` has the metadata, or an error; ``arrays`` are the objects of array
-    records by the name of the record.
+    records by the name of the record, ``shards`` what is sent beside.
     """
     kept = {name: _tree(objects or {}, each) for name, each in (arrays or {}).items()}
     new = {each.object_id: each.deflate() for each in records.values()}
@@ -124,7 +127,7 @@ def dispatch_of(
     root = ObjectTree(object_id=get_object_id(content), children=trees)
     new[root.object_id] = content
     reply.metadata.__dict__["_message_id"] = root.object_id
-    return Dispatch(reply, root, new)
+    return Dispatch(reply, root, new, shards)
 
 
 def _object(kind: str, children: list[ObjectTree], body: bytes) -> bytes:

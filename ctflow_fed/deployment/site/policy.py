@@ -51,9 +51,9 @@ metrics = ["num-examples", "loss-first", "loss-last", "loss"]
 digits = 3
 
 # How far weights may have moved, as a multiple of the length of those that came, and
-# how large a message may be, in or out.
+# how large a message may be, in or out, with the weights that are sent beside it.
 largest_norm = 10.0
-megabytes = 2000
+megabytes = 4000
 
 # What a round must offer: noise of DP-SGD (noise multiplier), sites that take part,
 # secure aggregation.
@@ -81,7 +81,8 @@ class Policy:
     """What a site allows, line by line of its site.toml; ``hours`` None is always.
 
     ``epochs`` are passes over all slices of the store, ``largest_norm`` a multiple of
-    the length of the weights that came, ``megabytes`` those of one message.
+    the length of the weights that came, ``megabytes`` those of one message
+    and of the weights beside it.
     """
 
     signers: tuple[str, ...]

@@ -1,15 +1,27 @@
 """The site that a kit and a store make: its policy, its log, and what it holds."""
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.deployment.shard_link import ShardLink
 from ctflow_fed.deployment.site.approval import check_approved
 from ctflow_fed.deployment.site.audit import AuditLog, Entry
-from ctflow_fed.deployment.site.gate import Holdings, WireLike
+from ctflow_fed.deployment.site.gate import Holdings, Stowed, WireLike
 from ctflow_fed.deployment.site.policy import Policy
-from ctflow_fed.federation import Arrays, RoundOrder, SiteState, arrays_digest, norm_of
+from ctflow_fed.federation import (
+    Arrays,
+    Manifest,
+    RoundOrder,
+    Shard,
+    SiteState,
+    arrays_digest,
+    check_shard,
+    norm_of,
+    wire_in,
+)
 from ctflow_fed.training import PrivacyLedger
 
 __all__ = ["Site"]
@@ -17,9 +29,13 @@ __all__ = ["Site"]
 
 @dataclass(frozen=True)
 class Site:
-    """A site that takes part; with ``dry_run`` it shows its answers, line by line."""
+    """A site that takes part; with ``dry_run`` it shows its answers, line by line.
+
+    ``address`` is the HOST:PORT of its server.
+    """
 
     name: str
+    address: str
     kit: Path
     store: Path
     policy: Policy
@@ -54,6 +70,35 @@ class Site:
         if order.privacy is None:
             return None
         return SiteState(self.state, order.job).ledger(order.privacy)
+
+    def fetch(self, shards: Sequence[Shard]) -> None:
+        """Bring the shards of a question to where the program looks for them."""
+        if shards:
+            with self._link() as link:
+                link.fetch(shards, self.state / "inbox")
+
+    def sent(
+        self, shards: Sequence[Shard], manifest: Manifest, precision: str
+    ) -> Mapping[str, WireLike]:
+        """Return the arrays that the program has put into shards, which are checked."""
+        outbox = self.state / "outbox"
+        for shard in shards:
+            check_shard(outbox / shard.digest, shard)
+        return Stowed(manifest, wire_in(shards, manifest, precision, outbox))
+
+    def send(self, shards: Sequence[Shard]) -> None:
+        """Send the shards of an answer."""
+        if shards:
+            with self._link() as link:
+                link.send(shards, self.state / "outbox", self.name)
+
+    def clear(self) -> None:
+        """Remove the shards of a question that has been answered."""
+        for folder in ("inbox", "outbox"):
+            shutil.rmtree(self.state / folder, ignore_errors=True)
+
+    def _link(self) -> ShardLink:
+        return ShardLink(self.address, self.kit / "ca.crt", self.kit / "site.pem")
 
     def past(self) -> list[Entry]:
         """Return all that is in the audit log."""

@@ -49,11 +49,10 @@ def check_seam() -> None:
         )
 
 
-def run_supernode(site: Site, address: str, port: int) -> NoReturn:
+def run_supernode(site: Site, port: int) -> NoReturn:
     """Run the SuperNode of a site until a signal; any other end is exit code 1.
 
-    ``address`` is the server's host and port, ``port`` that of the SuperNode's own API
-    on loopback.
+    ``port`` is that of the SuperNode's own API on loopback.
     """
     check_seam()
     connect = getattr(internal, CONNECT)
@@ -69,7 +68,7 @@ def run_supernode(site: Site, address: str, port: int) -> NoReturn:
     os.environ.update(flower_environment(site.kit))
     os.environ.update(_gpu(site.policy.gpu_share))
     os.chdir(site.kit)
-    sys.argv = ["flower-supernode", *_words(site, address, port)]
+    sys.argv = ["flower-supernode", *_words(site, port)]
     flower_supernode()
     _end("the SuperNode has lost its server")
 
@@ -95,9 +94,9 @@ class PatientClient(FleetHttpClient):
             raise
 
 
-def _words(site: Site, address: str, port: int) -> list[str]:
+def _words(site: Site, port: int) -> list[str]:
     return [
-        *("--superlink", address, "--root-certificates", "ca.crt"),
+        *("--superlink", site.address, "--root-certificates", "ca.crt"),
         *("--auth-supernode-private-key", "site.key"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--node-config", _node_config(site)),

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import MismatchError, UpdateError
-from ctflow_fed.federation.payload import Arrays, check_manifest, manifest_of
+from ctflow_fed.federation.arrays import Arrays, manifest_of
+from ctflow_fed.federation.payload import check_manifest
 from ctflow_fed.federation.secure.advertisement import (
     Advertisement,
     Registry,

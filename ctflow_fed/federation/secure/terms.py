@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from ctflow_fed.errors import SettingsError
-from ctflow_fed.federation.payload import Manifest
+from ctflow_fed.federation.arrays import Manifest
 from ctflow_fed.federation.settings import check_site_name
 from ctflow_fed.files import digest_of
 

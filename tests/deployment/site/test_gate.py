@@ -153,9 +153,9 @@ def test_what_is_spent_counts_with_what_is_asked(policy):
 
 
 def test_a_message_that_is_too_large_is_refused(policy):
-    check_size(policy, 2_000_000_000)
+    check_size(policy, 4_000_000_000)
     with pytest.raises(UpdateError, match="megabytes"):
-        check_size(policy, 2_000_000_001)
+        check_size(policy, 4_000_000_001)
 
 
 def test_numbers_leave_as_coarse_as_the_site_says(policy):

@@ -1,0 +1,231 @@
+"""Weights as named arrays, which may be more than memory holds.
+
+Whoever goes through arrays by their names has one of them at a time, be they in memory,
+in a file, or computed when they are asked for.
+"""
+
+import json
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctflow_fed.weights import WeightsDigest
+
+__all__ = [
+    "ArrayFile",
+    "ArrayWriter",
+    "Arrays",
+    "LazyArrays",
+    "Manifest",
+    "arrays_digest",
+    "manifest_of",
+    "write_arrays",
+]
+
+Arrays = Mapping[str, NDArray[np.float32]]
+"""Weights by name: all of a network, or those that a job trains."""
+
+Manifest = Mapping[str, tuple[int, ...]]
+"""The name and the shape of every array of a round."""
+
+LONGEST_HEADER = 2**24
+
+
+class LazyArrays(Mapping[str, NDArray[np.float32]]):
+    """Arrays that ``make`` gives by name, each time that one is asked for."""
+
+    def __init__(
+        self, manifest: Manifest, make: Callable[[str], NDArray[np.float32]]
+    ) -> None:
+        self.manifest = dict(sorted(manifest.items()))
+        self._make = make
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        if name not in self.manifest:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.manifest)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the arrays, as `arrays_digest` gives it."""
+        digest = WeightsDigest()
+        for name, value in self.items():
+            digest.add(name, torch.from_numpy(value))
+        return digest.hexdigest()
+
+
+class ArrayFile(LazyArrays):
+    """The float32 arrays of a safetensors file, which stays open.
+
+    What was opened is read, whatever takes the place of the file. Raises ``OSError`` or
+    ``ValueError`` where there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            spans = _spans(file.read(8), file.read)
+            begin, descriptor = file.tell(), os.dup(file.fileno())
+        weakref.finalize(self, os.close, descriptor)
+        if begin + sum(map(_bytes, spans.values())) != os.fstat(descriptor).st_size:
+            raise ValueError("the file is shorter or longer than its header says")
+
+        def read(name: str) -> NDArray[np.float32]:
+            shape, place = spans[name]
+            return _read(descriptor, begin + place, shape)
+
+        super().__init__({name: span[0] for name, span in spans.items()}, read)
+
+
+class ArrayWriter:
+    """Writes a safetensors file of float32 arrays that come in the order of names.
+
+    Used with ``with``: the file is in place when it ends without an error, and then
+    ``file`` reads it.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self._path, self._partial = path, path.with_name(f".partial-{path.name}")
+        self._left = dict(sorted(manifest.items()))
+        self._digest = WeightsDigest()
+
+    def __enter__(self) -> "ArrayWriter":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._open = self._partial.open("wb")
+        self._open.write(_header(self._left))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._open.close()
+            if kind is None:
+                if self._left:
+                    raise ValueError("not all arrays of the manifest were written")
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, name: str, value: NDArray[np.float32]) -> None:
+        """Append the array of a name, which must be the next of the manifest."""
+        if next(iter(self._left), None) != name or self._left[name] != value.shape:
+            raise ValueError("expected the next array of the manifest")
+        del self._left[name]
+        array = np.ascontiguousarray(value, "<f4").reshape(value.shape)
+        self._digest.add(name, torch.from_numpy(array))
+        self._open.write(array.data)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the arrays that were written so far."""
+        return self._digest.hexdigest()
+
+    @property
+    def file(self) -> ArrayFile:
+        """The arrays as they lie in the file, whose digest need not be computed."""
+        file = ArrayFile(self._path)
+        file.digest = self.digest
+        return file
+
+
+def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
+    """Write arrays one after the other, and return them as they lie in the file."""
+    with ArrayWriter(path, manifest_of(arrays)) as writer:
+        for name in sorted(arrays):
+            writer.write(name, arrays[name])
+    return writer.file
+
+
+def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of arrays, by name."""
+    if isinstance(arrays, LazyArrays):
+        return arrays.manifest
+    return {name: tuple(arrays[name].shape) for name in sorted(arrays)}
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """Return the SHA-256 of weights, the same as that of a network that holds them."""
+    if isinstance(arrays, LazyArrays):
+        return arrays.digest
+    return LazyArrays(manifest_of(arrays), arrays.__getitem__).digest
+
+
+Span = tuple[tuple[int, ...], int]
+"""The shape of an array, and where it begins in a file behind the header."""
+
+
+def _read(descriptor: int, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    array = np.empty(shape, "<f4")
+    left = array.reshape(-1).view(np.uint8).data
+    while left:
+        count = os.preadv(descriptor, [left], place)
+        if not count:
+            raise ValueError("the file has become shorter")
+        left, place = left[count:], place + count
+    return array
+
+
+def _bytes(span: Span) -> int:
+    return 4 * math.prod(span[0])
+
+
+def _header(manifest: Manifest) -> bytes:
+    entries, end = {}, 0
+    for name, shape in manifest.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        offsets = [begin, end]
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _spans(length: bytes, read: Callable[[int], bytes]) -> dict[str, Span]:
+    """Read the header of a safetensors file; another one raises ``ValueError``."""
+    size = int.from_bytes(length, "little")
+    if len(length) != 8 or size > LONGEST_HEADER:
+        raise ValueError("the file has no header of safetensors")
+    try:
+        entries = json.loads(read(size))
+        entries.pop("__metadata__", None)
+        spans = {name: _span(each) for name, each in entries.items()}
+    except (AttributeError, KeyError, TypeError, RecursionError):
+        raise ValueError("the file has no header of safetensors") from None
+    end = 0
+    for span in sorted(spans.values(), key=lambda each: (each[1], _bytes(each))):
+        if span[1] != end:
+            raise ValueError("the arrays of the file overlap or leave gaps")
+        end += _bytes(span)
+    return spans
+
+
+def _span(entry: Mapping[str, object]) -> Span:
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not (
+        entry["dtype"] == "F32"
+        and isinstance(shape, list)
+        and isinstance(offsets, list)
+        and all(type(n) is int and n >= 0 for n in (*shape, *offsets))
+        and len(offsets) == 2
+        and offsets[1] - offsets[0] == 4 * math.prod(shape)
+    ):
+        raise ValueError("expected arrays of float32 in the file")
+    return tuple(shape), offsets[0]
