@@ -38,7 +38,7 @@ from ctflow_fed.model.embed import (
     frame_positions,
     place_positions,
 )
-from ctflow_fed.model.neighbours import Neighbours
+from ctflow_fed.model.neighbours import Neighbours, SimplerPath
 from ctflow_fed.model.presets import FMvTConfig
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Clip, ClipTime, Hidden, HiddenTokens, Time, TokenMask
@@ -50,7 +50,6 @@ ZERO_BRANCHES = (
     "frame_embedder.known",
     "frame_embedder.near",
     "frame_embedder.level",
-    "neighbours.guess",
     "report_pool",
     "refiner.told",
     "refiner.leave",
@@ -123,7 +122,8 @@ class FMvT(nn.Module):
         t, frames = timestep[:, None, None, None, None], conditions.frames
         if frames is None:
             return self._unguessed(noisy, t, timestep, conditions)
-        path = self.neighbours(noisy, t, conditions.context, frames)
+        guess = self.neighbours(conditions.context, frames)
+        path = SimplerPath.of(noisy, t, guess.detach())
         return path.velocity(self._unguessed(path.z_t, path.t, timestep, conditions))
 
     def _unguessed(

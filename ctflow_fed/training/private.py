@@ -39,7 +39,7 @@ from ctflow_fed.training.gaussian import clipped, noisy, poisson_sample
 from ctflow_fed.training.optimizer import learning_rate_at, optimizer_of
 from ctflow_fed.training.privacy_ledger import NoisySteps, PrivacyLedger
 from ctflow_fed.training.settings import PrivacySettings, TrainSettings
-from ctflow_fed.training.step import batch_loss, trained_weights
+from ctflow_fed.training.step import batch_loss, guess_loss, trained_weights
 
 __all__ = [
     "Descent",
@@ -154,7 +154,8 @@ def patient_gradient(
     channel_weights = patient.channel_weights.to(device)
     with differentiable_attention(device):
         loss = batch_loss(network, batch, channel_weights, settings, generator).sum()
-        parts = torch.autograd.grad(loss, list(weights.values()))
+        objective = loss + guess_loss(network, batch)
+        parts = torch.autograd.grad(objective, list(weights.values()))
     return float(loss.detach()), torch.cat([part.flatten() for part in parts])
 
 

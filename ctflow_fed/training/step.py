@@ -26,10 +26,15 @@ from ctflow_fed.training.settings import TrainSettings
 
 __all__ = [
     "batch_loss",
+    "guess_loss",
     "step_generator",
     "train_step",
     "trained_weights",
 ]
+
+GUESS_SHARE = 0.01
+"""What the guess from known slices adds to the loss. It has weights of its own, which
+move as fast whatever its share: this one leaves the clipped norm to the flow."""
 
 UNIFORM_SHARE = 0.4
 """Of our clips, the share whose time is drawn evenly."""
@@ -70,7 +75,7 @@ def train_step(
     optimizer.zero_grad()
     with differentiable_attention(device):
         loss = batch_loss(network, batch, weights, settings, drawn.generator)
-        objective = loss.mean()
+        objective = loss.mean() + guess_loss(network, batch)
         if anchor is not None and settings.proximal:
             objective = objective + settings.proximal / 2 * _distance(network, anchor)
         objective.backward()
@@ -101,6 +106,21 @@ def batch_loss(
     scored = batch.scored[:, None, :, None, None].float()
     weights = scored * channel_weights[:, None, None, None]
     return flow_matching_loss(velocity.float(), path.u_t, weights)
+
+
+def guess_loss(network: FMvT, batch: ClipBatch) -> Float[Tensor, ""]:
+    """Return how unlikely the scored frames are by the guess from the known ones.
+
+    The mean of ``((data - mean) / spread)^2 / 2 + log(spread)``, times its share in the
+    objective; zero for the clips of the paper, which know no frame of their own.
+    """
+    conditions = batch.conditions
+    if conditions.frames is None:
+        return torch.zeros((), device=batch.data.device)
+    mean, spread = network.neighbours(conditions.context, conditions.frames)
+    unlikely = ((batch.data - mean) / spread).square() / 2 + spread.log()
+    scored = batch.scored[:, None, :, None, None].expand_as(unlikely)
+    return GUESS_SHARE * unlikely[scored].mean()
 
 
 def _times(data: Clip, settings: TrainSettings, generator: torch.Generator) -> Time:
