@@ -1,11 +1,8 @@
 """Scans and reports of a hospital -> a store of latents that names no patient."""
 
-import hashlib
-import hmac
 import os
 import re
-import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,18 +14,21 @@ from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
 from ctflow_fed.ct.dicom.series import read_series, visible_files
 from ctflow_fed.ct.nifti import read_nifti
+from ctflow_fed.ct.privacy.key import SiteKey
+from ctflow_fed.ct.privacy.study import scrub_report
 from ctflow_fed.ct.report import ReportEncoder, encoder_named
 from ctflow_fed.ct.report_table import Report, normal_name, read_reports
 from ctflow_fed.ct.store import LatentStore, StoreHeader
+from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import InputError, SettingsError, StoreError, VolumeError
-from ctflow_fed.files import write_private
 
 __all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
 
 NIFTI = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
 NO_ROW = "the table of reports has no row of it"
-TABLES = {".csv", ".json", ".md", ".txt"}  # what lies beside scans and is none
+TABLES = TABLE_ENDINGS | {".json", ".key", ".md", ".txt"}
+"""What lies beside scans and is none."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def intake(
     command resumes. Every study's account is kept in the store (`read_account`).
 
     A study is known by its name at the site and by a keyed hash of it in the store, and
-    so is its patient if the table has a column ``patient``; the key, ``site.key``, is
-    made there and never leaves the site.
+    so is its patient if the table has a column ``patient``; the key is made beside the
+    store and never leaves the site (`SiteKey`). What may tell who the patient is goes
+    out of a report before it is encoded (`scrub_report`).
 
     Raises ``InputError`` when ``source`` has no study, ``ReportTableError`` for a table
     that cannot be used and ``MismatchError`` when the store was made in another way.
@@ -126,7 +127,7 @@ class _Desk:
         self._encoder: ReportEncoder = encoder_named(settings.encoder)
         self._image_size = settings.image_size
         self.store = self._open_store(out)
-        self._key = _site_key(out / "site.key", new=len(self.store) == 0)
+        self._hashed = SiteKey.of(out, new=len(self.store) == 0).hashed
         self._known = read_account(out)
         self._seen: set[str] = set()
 
@@ -149,10 +150,12 @@ class _Desk:
             return self._refused(name, study, reason)
         try:
             squared = _read(path, self._image_size)
-            self._put(study, squared, report)
+            scrubbed = scrub_report(report, path)
+            self._put(study, squared, replace(report, text=scrubbed.text))
         except (VolumeError, StoreError) as error:
             return self._refused(name, study, str(error))
-        account = StudyAccount(study, "taken", numbers=_numbers(squared))
+        numbers = _numbers(squared) | scrubbed.numbers
+        account = StudyAccount(study, "taken", numbers=numbers)
         note(self.store.folder, account)
         return StudyOutcome(name, account, new=True)
 
@@ -173,11 +176,6 @@ class _Desk:
             flags=squared.notes,
             patient=report.patient and self._hashed(f"patient/{report.patient}"),
         )
-
-    def _hashed(self, name: str) -> str:
-        """Return the keyed hash of a name; no study has a name with a slash."""
-        digest = hmac.new(self._key, os.fsencode(name), hashlib.sha256)
-        return digest.hexdigest()[:32]
 
     def _open_store(self, out: Path) -> LatentStore:
         codec, size = self._codec, self._image_size
@@ -276,19 +274,3 @@ def _refuse_short(volume: CTVolume) -> None:
             f"expected {CLIP_SLICES} slices or more, got {slices}; "
             "a shorter scan cannot be learnt from"
         )
-
-
-def _site_key(path: Path, *, new: bool) -> bytes:
-    """Read the key that turns names into ids; make it for a new store."""
-    if new and not path.exists():
-        write_private(path, secrets.token_hex(32).encode())
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        key = b""
-    if len(key) != 32:
-        raise StoreError(
-            "expected the key site.key in the store, found none or a broken one; "
-            "restore it, or take the studies in again into a new folder"
-        )
-    return key

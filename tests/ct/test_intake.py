@@ -14,6 +14,7 @@ from ctflow_fed.ct.dicom import SeriesTags, write_series
 from ctflow_fed.ct.intake import IntakeSettings, intake
 from ctflow_fed.ct.labels import FINDINGS, labels_of
 from ctflow_fed.ct.nifti import read_nifti, write_nifti
+from ctflow_fed.ct.privacy.key import key_path
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.report_table import read_reports
 from ctflow_fed.ct.store import LatentStore
@@ -128,7 +129,7 @@ def test_no_name_and_no_word_of_a_report_is_in_the_store(hospital):
     files = [path for path in hospital[2].rglob("*") if path.is_file()]
     names = [study.name.lower() for study in account.taken]
     words = [word for word in TEXT.lower().strip(".").split() if len(word) > 4]
-    assert len(files) == 8  # account, edges, index, key, store and three studies
+    assert len(files) == 7  # account, edges, index, key, store and three studies
     for path in files:
         content = (
             str(path.relative_to(hospital[2])).encode() + path.read_bytes()
@@ -142,9 +143,40 @@ def test_the_key_of_the_site_is_for_its_owner_only_and_unlike_any_other(hospital
     one = intake(source, reports, out, SMALL)
     other = intake(source, reports, out.with_name("other"), SMALL)
 
-    assert stat.S_IMODE((out / "site.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE(key_path(out).stat().st_mode) == 0o600
+    assert key_path(out).parent == out.parent  # no copy of the store has it
     ids = {study.account.study for study in one.taken + other.taken}
     assert len(ids) == 6
+
+
+def test_a_key_that_is_in_the_store_is_taken_out_and_gives_the_same_ids(hospital):
+    first = intake(*hospital, SMALL)
+    key_path(hospital[2]).rename(hospital[2] / "site.key")
+
+    second = intake(*hospital, SMALL)
+    assert not (hospital[2] / "site.key").exists()
+    assert [study.account.study for study in second.taken] == [
+        study.account.study for study in first.taken
+    ]
+
+
+def test_what_tells_the_patient_goes_out_of_a_report_before_it_is_encoded(hospital):
+    _, reports, out = hospital
+    told = "Mueller-Anna, id SYN-1, CT dated 03.05.2017: {} nodule of 12 mm."
+    write_table(
+        reports,
+        [["WEBER-PAUL", "Ada Weber", told.format("Mrs. Weber's")]],
+        ("study", "patient name", "report"),
+    )
+    (study,) = intake(*hospital, SMALL).taken
+
+    left = "Mueller-Anna, id ___, CT dated ___: Mrs. ___'s nodule of 12 mm."
+    tokens = HashingReportEncoder().encode([left]).tokens[0]
+    stored = LatentStore.open(out).tokens(study.account.study)
+    assert torch.equal(stored, tokens.half().float())
+    assert study.account.numbers["scrubbed_date"] == 1
+    assert study.account.numbers["scrubbed_number"] == 1
+    assert study.account.numbers["scrubbed_name"] == 1
 
 
 def test_the_same_command_reads_no_study_twice(hospital):
@@ -309,9 +341,9 @@ def test_another_image_size_does_not_go_into_the_same_store(hospital):
 
 def test_a_store_with_studies_whose_key_is_lost_takes_no_more(hospital):
     intake(*hospital, SMALL)
-    (hospital[2] / "site.key").unlink()
+    key_path(hospital[2]).unlink()
 
-    with pytest.raises(StoreError, match=r"site\.key"):
+    with pytest.raises(StoreError, match=r"its name and \.key"):
         intake(*hospital, SMALL)
 
 

@@ -56,8 +56,10 @@ def refusing_doubts(sentence: str) -> Iterator[None]:
         raise VolumeError(sentence) from None
 
 
-def parse(path: Path, keywords: Sequence[str], *, pixels: bool = False) -> Dataset:
-    """Read the elements named by ``keywords`` and, on demand, the pixel data."""
+def parse(
+    path: Path, keywords: Sequence[str] | None, *, pixels: bool = False
+) -> Dataset:
+    """Read the elements named by ``keywords``, or all, and on demand the pixel data."""
     with refusing_doubts(
         "expected a readable DICOM header, got one that is broken or departs from the "
         "standard; export the series again"
@@ -68,7 +70,7 @@ def parse(path: Path, keywords: Sequence[str], *, pixels: bool = False) -> Datas
         return dcmread(
             io.BytesIO(content),
             stop_before_pixels=not pixels,
-            specific_tags=list(keywords),
+            specific_tags=None if keywords is None else list(keywords),
         )
 
 

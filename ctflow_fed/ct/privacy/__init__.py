@@ -1,0 +1,1 @@
+"""What may tell who a patient is: found, scrubbed from reports, and searched for."""
