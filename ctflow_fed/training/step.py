@@ -17,6 +17,7 @@ from ctflow_fed.flow import (
 )
 from ctflow_fed.machine import autocast, differentiable_attention
 from ctflow_fed.model import FMvT
+from ctflow_fed.model.neighbours import Guess
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import Clip, Time
 from ctflow_fed.training.batch import ClipBatch
@@ -117,8 +118,9 @@ def guess_loss(network: FMvT, batch: ClipBatch) -> Float[Tensor, ""]:
     conditions = batch.conditions
     if conditions.frames is None:
         return torch.zeros((), device=batch.data.device)
-    mean, spread = network.neighbours(conditions.context, conditions.frames)
-    unlikely = ((batch.data - mean) / spread).square() / 2 + spread.log()
+    guess: Guess = network.neighbours(conditions.context, conditions.frames)
+    off = (batch.data - guess.mean) / guess.spread
+    unlikely = off.square() / 2 + guess.spread.log()
     scored = batch.scored[:, None, :, None, None].expand_as(unlikely)
     return GUESS_SHARE * unlikely[scored].mean()
 
