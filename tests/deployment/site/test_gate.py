@@ -45,7 +45,7 @@ ORDER = RoundOrder(
     manifest="a" * 64,
     start="b" * 64,
     job="c" * 64,
-    sites=1,
+    sites=2,
 )
 PRIVATE = replace(ORDER, privacy=PrivacySettings(epsilon=1.0, noise_multiplier=8.0))
 STORE = Holdings(studies=20, slices=1600)  # an order goes over it 8 times
@@ -112,7 +112,7 @@ def test_what_is_no_order_is_refused(change):
         ("payloads", {"payloads": ("adapter",)}),
         ("minimum_studies", {"minimum_studies": 21}),
         ("minimum_noise", {"minimum_noise": 1.0}),
-        ("minimum_sites", {"minimum_sites": 2}),
+        ("minimum_sites", {"minimum_sites": 3}),
         ("secure_aggregation", {"secure_aggregation": True}),
         ("metrics", {"metrics": ("num-examples", "loss-first")}),
     ],
