@@ -48,6 +48,8 @@ def test_what_is_offered_takes_the_place_of_what_was_offered_before(depot):
     back = unstow(other, MANIFEST, "float32", down)
     assert np.array_equal(back["a"], LARGE["a"])
     assert np.array_equal(back["b"], 2 * LARGE["b"])
+    depot.close()
+    assert names_in(down) == set()
 
 
 @pytest.fixture
