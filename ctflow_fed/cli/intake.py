@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ctflow_fed.errors import IncompleteError
+from ctflow_fed.errors import IncompleteError, StoreError
 
 if TYPE_CHECKING:
     from ctflow_fed.ct.intake import IntakeAccount, StudyOutcome
@@ -42,8 +42,33 @@ __all__ = ["command"]
     show_default=True,
     help="hashing, or a folder of CT-CLIP's text tower.",
 )
+@click.option(
+    "--quality",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="An HTML page of what came in, with pictures; the same as JSON beside it.",
+)
+@click.option(
+    "--audit",
+    "is_audit",
+    is_flag=True,
+    help="Take nothing: search the store for what tells the patients of SOURCE.",
+)
+@click.option(
+    "--logs",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="With --audit, a file or folder of logs to search as well.",
+)
 def command(
-    source: Path, reports: Path, out: Path, image_size: int, codec: str, encoder: str
+    source: Path,
+    reports: Path,
+    out: Path,
+    image_size: int,
+    codec: str,
+    encoder: str,
+    quality: Path | None,
+    is_audit: bool,
+    logs: tuple[Path, ...],
 ) -> None:
     """Take CT and reports into a store of latents.
 
@@ -52,10 +77,17 @@ def command(
     Every study is taken or refused with a reason; the names stand on this screen only,
     account.jsonl in the store has none.
     """
+    if is_audit:
+        _audit(source, reports, (out, *logs))
+        return
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
     account = intake(source, reports, out, IntakeSettings(image_size, codec, encoder))
     _show(account)
+    if quality is not None:
+        from ctflow_fed.report.quality import quality_of, write_quality
+
+        write_quality(quality, quality_of(out, codec))
     if not account.taken:
         raise IncompleteError(
             f"expected studies to take, but all {len(account.refused)} were refused; "
@@ -83,3 +115,22 @@ def _outcome(study: "StudyOutcome") -> str:
         return "in the store already"
     verdict, reason = study.account.verdict, study.account.reason
     return f"{verdict}: {reason}" if reason else verdict
+
+
+def _audit(source: Path, reports: Path, places: tuple[Path, ...]) -> None:
+    """Print what was searched for and found, as numbers; a hit is an error."""
+    from ctflow_fed.ct.privacy.audit import audit
+
+    found = audit(source, reports, places)
+    for kind, count in sorted(found.searched.items()):
+        click.echo(f"{kind:<10}{count:>9} searched for{found.found[kind]:>9} found")
+    click.echo(
+        f"{found.headers} files of the source, {found.unsearched} values left out that "
+        f"tell nobody apart; {found.files} files searched, {found.bytes / 1e6:.1f} MB"
+    )
+    if found.hits:
+        raise StoreError(
+            f"expected no trace of a patient, found {found.hits} in {found.leaking} "
+            "files; let nothing of it leave, and take the studies in again into a new "
+            "folder"
+        )

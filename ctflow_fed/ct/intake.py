@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.account import StudyAccount, note, read_account
 from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
+from ctflow_fed.ct.codec_error import codec_numbers
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
 from ctflow_fed.ct.dicom.series import read_series, visible_files
 from ctflow_fed.ct.nifti import read_nifti
@@ -155,6 +156,7 @@ class _Desk:
         except (VolumeError, StoreError) as error:
             return self._refused(name, study, str(error))
         numbers = _numbers(squared) | scrubbed.numbers
+        numbers |= codec_numbers(self._codec, squared)
         account = StudyAccount(study, "taken", numbers=numbers)
         note(self.store.folder, account)
         return StudyOutcome(name, account, new=True)
