@@ -12,7 +12,6 @@ from ctflow_fed.federation import (
     Job,
     Parcel,
     Parcels,
-    Reporter,
     RoundOrder,
     arrays_digest,
 )
@@ -49,11 +48,9 @@ class Exchange:
     the base of an adapter, says so and is sent everything.
     """
 
-    def __init__(
-        self, grid: Grid, roster: Roster, job: Job, reporter: Reporter
-    ) -> None:
+    def __init__(self, grid: Grid, roster: Roster, job: Job) -> None:
         self.roster = roster
-        self._grid, self._job, self._reporter = grid, job, reporter
+        self._grid, self._job = grid, job
         self._held = _held_after(job)
 
     def ask(
@@ -84,8 +81,7 @@ class Exchange:
                 return post.message(node, parcels.everything)
             return None
 
-        self._reporter.ask(kind, number, nodes)
-        inquiry = Inquiry(self._grid, self.roster, write, self._reporter.hear)
+        inquiry = Inquiry(self._grid, self.roster, write)
         replies = inquiry.answers(nodes, settings.round_seconds, grace, least)
         heard = sort_replies(replies, order, self.roster.facts, read)
         for site in nodes:

@@ -1,14 +1,16 @@
 """``ctflow intake``: scans and reports -> a store of latents."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ctflow_fed.errors import IncompleteError, StoreError
+from ctflow_fed.cli.options import policy_options
+from ctflow_fed.errors import IncompleteError, SettingsError
 
 if TYPE_CHECKING:
-    from ctflow_fed.ct.intake import IntakeAccount, StudyOutcome
+    from ctflow_fed.ct.intake import IntakeAccount, Pool, StudyOutcome
+    from ctflow_fed.ct.policy import IntakePolicy
 
 __all__ = ["command"]
 
@@ -43,22 +45,21 @@ __all__ = ["command"]
     help="hashing, or a folder of CT-CLIP's text tower.",
 )
 @click.option(
-    "--quality",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="An HTML page of what came in, with pictures; the same as JSON beside it.",
+    "--policy",
+    "policy_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML with the five choices below; an option goes before it.",
 )
+@policy_options
 @click.option(
-    "--audit",
-    "is_audit",
-    is_flag=True,
-    help="Take nothing: search the store for what tells the patients of SOURCE.",
+    "--workers",
+    type=click.IntRange(1),
+    default=None,
+    help="Processes that read and encode.  [default: one a core]",
 )
-@click.option(
-    "--logs",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="With --audit, a file or folder of logs to search as well.",
-)
+@click.option("--ray", is_flag=True, help="Work in the actors of a Ray instead.")
+@click.option("--address", default=None, help="With --ray, the cluster to join.")
+@click.option("--dry-run", is_flag=True, help="Read and judge all, write nothing.")
 def command(
     source: Path,
     reports: Path,
@@ -66,33 +67,60 @@ def command(
     image_size: int,
     codec: str,
     encoder: str,
-    quality: Path | None,
-    is_audit: bool,
-    logs: tuple[Path, ...],
+    policy_file: Path | None,
+    workers: int | None,
+    ray: bool,
+    address: str | None,
+    dry_run: bool,
+    **choices: str | None,
 ) -> None:
     """Take CT and reports into a store of latents.
 
-    SOURCE holds one study a folder (a DICOM series or a NIfTI file, at any depth) or a
-    file (NIfTI).
-    Every study is taken or refused with a reason; the names stand on this screen only,
+    SOURCE holds folders of DICOM or volumes, at any depth, and volumes (NIfTI, NRRD,
+    MHA). A study is named by its folder or file, its StudyInstanceUID or its accession
+    number.
+
+    Every study is taken, corrected or refused, with a reason; the same command goes on
+    where it was stopped and takes what is new. Names stand on this screen only,
     account.jsonl in the store has none.
     """
-    if is_audit:
-        _audit(source, reports, (out, *logs))
-        return
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
-    account = intake(source, reports, out, IntakeSettings(image_size, codec, encoder))
+    settings = IntakeSettings(image_size, codec, encoder, _policy(policy_file, choices))
+    pool = _pool(workers, ray, address)
+    account = intake(source, reports, out, settings, pool=pool, dry_run=dry_run)
     _show(account)
-    if quality is not None:
-        from ctflow_fed.report.quality import quality_of, write_quality
-
-        write_quality(quality, quality_of(out, codec))
     if not account.taken:
         raise IncompleteError(
             f"expected studies to take, but all {len(account.refused)} were refused; "
             "the reasons stand above and in account.jsonl"
         )
+
+
+def _policy(file: Path | None, choices: dict[str, str | None]) -> "IntakePolicy":
+    """Return the policy of the file, with the choices made by options."""
+    from dataclasses import replace
+
+    from ctflow_fed.ct.policy import IntakePolicy
+
+    policy = IntakePolicy() if file is None else IntakePolicy.from_toml(file)
+    made: Any = {name: choice for name, choice in choices.items() if choice}
+    return replace(policy, **made)
+
+
+def _pool(workers: int | None, ray: bool, address: str | None) -> "Pool":
+    """Return who reads and encodes."""
+    from ctflow_fed.machine import cores
+    from ctflow_fed.processes import Processes, ThisProcess
+
+    if address is not None and not ray:
+        raise SettingsError("--address is that of a Ray; add --ray")
+    workers = workers or cores()
+    if ray:
+        from ctflow_fed.augment.pool import RayPool
+
+        return cast("Pool", RayPool(workers, address))  # it looks into no batch
+    return Processes(workers) if workers > 1 else ThisProcess()
 
 
 def _show(account: "IntakeAccount") -> None:
@@ -115,22 +143,3 @@ def _outcome(study: "StudyOutcome") -> str:
         return "in the store already"
     verdict, reason = study.account.verdict, study.account.reason
     return f"{verdict}: {reason}" if reason else verdict
-
-
-def _audit(source: Path, reports: Path, places: tuple[Path, ...]) -> None:
-    """Print what was searched for and found, as numbers; a hit is an error."""
-    from ctflow_fed.ct.privacy.audit import audit
-
-    found = audit(source, reports, places)
-    for kind, count in sorted(found.searched.items()):
-        click.echo(f"{kind:<10}{count:>9} searched for{found.found[kind]:>9} found")
-    click.echo(
-        f"{found.headers} files of the source, {found.unsearched} values left out that "
-        f"tell nobody apart; {found.files} files searched, {found.bytes / 1e6:.1f} MB"
-    )
-    if found.hits:
-        raise StoreError(
-            f"expected no trace of a patient, found {found.hits} in {found.leaking} "
-            "files; let nothing of it leave, and take the studies in again into a new "
-            "folder"
-        )

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["FOLDER", "NEW_FOLDER", "PACKAGE", "privacy_options", "start_options"]
+__all__ = [
+    "FOLDER",
+    "NEW_FOLDER",
+    "PACKAGE",
+    "policy_options",
+    "privacy_options",
+    "start_options",
+]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -31,6 +38,24 @@ class _Package(click.ParamType[Path]):
 PACKAGE = _Package()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def policy_options(function: Function) -> Function:
+    """Add the choices of `IntakePolicy`, none of which is made by default."""
+    for name, choices, told in (
+        ("kernel", ("soft", "lung"), "Which of two equally thin series is preferred."),
+        ("region", ("chest", "any"), "Take only what shows lungs, or any CT."),
+        ("lossy", ("refuse", "accept"), "Lossily compressed slices."),
+        ("uneven", ("refuse", "resample"), "Slices with uneven gaps."),
+        ("tilt", ("refuse", "correct"), "Slices of a tilted gantry."),
+    ):
+        option = click.option(
+            f"--{name}",
+            type=click.Choice(choices),
+            help=f"{told}  [default: {choices[0]}]",
+        )
+        function = option(function)
+    return function
 
 
 def privacy_options(function: Function) -> Function:

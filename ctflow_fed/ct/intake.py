@@ -1,56 +1,43 @@
 """Scans and reports of a hospital -> a store of latents that names no patient."""
 
 import os
-import re
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from tqdm import tqdm
 
-from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.account import StudyAccount, note, read_account
-from ctflow_fed.ct.codec import SliceCodec, codec_named, edges_of
-from ctflow_fed.ct.codec_error import codec_numbers
+from ctflow_fed.ct.codec import codec_named, edges_of
+from ctflow_fed.ct.desk import Decision, Desk, Entry, IntakeSettings
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
-from ctflow_fed.ct.dicom.series import read_series, visible_files
-from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.ct.privacy.key import SiteKey
-from ctflow_fed.ct.privacy.study import scrub_report
-from ctflow_fed.ct.report import ReportEncoder, encoder_named
+from ctflow_fed.ct.report import encoder_named
 from ctflow_fed.ct.report_table import Report, normal_name, read_reports
+from ctflow_fed.ct.scan import is_scan, name_of
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
-from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.errors import InputError, SettingsError, StoreError, VolumeError
+from ctflow_fed.errors import IncompleteError, InputError, SettingsError, VolumeError
+from ctflow_fed.processes import ThisProcess, Worker
 
-__all__ = ["IntakeAccount", "IntakeSettings", "StudyOutcome", "intake"]
+__all__ = ["IntakeAccount", "IntakeSettings", "Pool", "StudyOutcome", "intake"]
 
-NIFTI = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
-NO_ROW = "the table of reports has no row of it"
 TABLES = TABLE_ENDINGS | {".json", ".key", ".md", ".txt"}
 """What lies beside scans and is none."""
 
 
-@dataclass(frozen=True)
-class IntakeSettings:
-    """How scans and reports become latents; the same for all sites of a federation.
+@runtime_checkable
+class Pool(Protocol):
+    """Who looks at the entries: this process, processes of this machine, or a Ray."""
 
-    ``image_size`` is the side of the square that a slice is brought to, in pixels;
-    ``codec`` is ``haar`` or FLUX's autoencoder (`codec_named`); ``encoder`` is
-    ``hashing`` or CT-CLIP's text tower (`encoder_named`).
-    """
-
-    image_size: int = 256
-    codec: str = "haar"
-    encoder: str = "hashing"
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.image_size <= 1024:
-            raise SettingsError(
-                f"expected an image size from 16 to 1024, got {self.image_size}; "
-                "256 is CTFlow's"
-            )
+    def run(
+        self, make_worker: Callable[[], Worker], batches: Sequence[Sequence[Any]]
+    ) -> Iterator[tuple[Sequence[Any], list[Any]]]:
+        """Yield each batch with a result for each part of it, in any order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,15 +77,26 @@ class IntakeAccount:
 
 
 def intake(
-    source: Path, reports: Path, out: Path, settings: IntakeSettings
+    source: Path,
+    reports: Path,
+    out: Path,
+    settings: IntakeSettings,
+    *,
+    pool: Pool | None = None,
+    dry_run: bool = False,
 ) -> IntakeAccount:
     """Take every study of ``source`` that has a report into the store ``out``.
 
-    A study is a folder directly in ``source`` that holds one DICOM series at any depth,
-    or no DICOM and one NIfTI file, or it is a NIfTI file directly there. A study that
-    cannot be taken, or anything else but a table, is refused with a reason and the
-    others go on; one that is in the store already is not read again, so that the same
-    command resumes. Every study's account is kept in the store (`read_account`).
+    An entry of the source is a folder, at any depth of which there is DICOM or there
+    are volumes (NIfTI, NRRD, MetaImage), or it is such a volume. An entry that the
+    table names is one study; a folder that it does not name may hold several, which the
+    table calls by their StudyInstanceUID, accession number or file name. Loose DICOM
+    files in the source make all of it one entry.
+
+    A study that cannot be taken, or anything else but a table, is refused with a reason
+    and the others go on; one that is in the store already is not read again, so that
+    the same command resumes and takes what is new. Every study's account is kept in
+    the store (`read_account`). A ``dry_run`` reads and judges all and writes nothing.
 
     A study is known by its name at the site and by a keyed hash of it in the store, and
     so is its patient if the table has a column ``patient``; the key is made beside the
@@ -106,96 +104,141 @@ def intake(
     out of a report before it is encoded (`scrub_report`).
 
     Raises ``InputError`` when ``source`` has no study, ``ReportTableError`` for a table
-    that cannot be used and ``MismatchError`` when the store was made in another way.
+    that cannot be used, ``MismatchError`` when the store was made in another way, and
+    ``IncompleteError`` when the account does not fit on the disk.
     """
     table = read_reports(reports)
-    studies = _studies(source, {os.path.realpath(out), os.path.realpath(reports)})
-    desk = _Desk(out, settings)
-    progress = tqdm(studies, desc="intake", unit="study", disable=None)
-    return IntakeAccount(
-        studies=tuple(
-            desk.take(name, path, table.get(name)) for name, path in progress
-        ),
-        reports_without_scan=len(set(table) - {name for name, _ in studies}),
+    entries = _entries(source, {os.path.realpath(out), os.path.realpath(reports)})
+    store = None if dry_run else _open_store(out, settings)
+    key = (
+        SiteKey(secrets.token_bytes(32))
+        if store is None
+        else SiteKey.of(out, new=len(store) == 0)
     )
+    book = _Book(store, key, table)
+    batches = [(entry,) for entry in entries if not book.has(entry)]
+    work = partial(Desk, None if dry_run else out, settings, table, key)
+    done = (pool or ThisProcess()).run(work, batches)
+    bar = tqdm(done, "intake", len(batches), unit="entry", disable=None)
+    for (entry,), (decisions,) in bar:
+        book.enter(entry, decisions)
+    return book.closed(entries)
 
 
-class _Desk:
-    """Where studies are taken one by one: the store and all that makes its tensors."""
+class _Book:
+    """Enters decisions into the store and the account, one process for all."""
 
-    def __init__(self, out: Path, settings: IntakeSettings) -> None:
-        self._codec: SliceCodec = codec_named(settings.codec)
-        self._encoder: ReportEncoder = encoder_named(settings.encoder)
-        self._image_size = settings.image_size
-        self.store = self._open_store(out)
-        self._hashed = SiteKey.of(out, new=len(self.store) == 0).hashed
-        self._known = read_account(out)
-        self._seen: set[str] = set()
+    def __init__(
+        self, store: LatentStore | None, key: SiteKey, table: Mapping[str, Report]
+    ) -> None:
+        self._store = store
+        self._hashed = key.hashed
+        self._names = set(table)
+        self._known = read_account(store.folder) if store else {}
+        self._seen: dict[str, Entry] = {}
+        self._outcomes: dict[Entry, list[StudyOutcome]] = {}
+        self._unwritten: list[StudyAccount] = []
 
-    def take(self, name: str, path: Path, report: Report | None) -> StudyOutcome:
-        """Take one study, unless there is a reason not to."""
-        study = self._hashed(name)
-        if name in self._seen:
-            study = self._hashed(f"again/{path.name}")
-            return self._refused(
-                name, study, "another study of the source has its name"
+    def has(self, entry: Entry) -> bool:
+        """Tell whether an entry needs no look: it is in the store, or no study."""
+        if not is_scan(entry.path):
+            return False
+        if entry.name in self._seen:
+            self._outcomes[entry] = [self._again(entry, entry.name)]
+            return True
+        self._seen[entry.name] = entry
+        study = self._hashed(entry.name)
+        if self._store is None or study not in self._store:
+            return False
+        self._outcomes[entry] = [StudyOutcome(entry.name, self._earlier(study))]
+        return True
+
+    def enter(self, entry: Entry, decisions: Sequence[Decision] | str) -> None:
+        """Enter what was decided on an entry, or that its worker was lost."""
+        if isinstance(decisions, str):
+            decisions = [Decision(entry.name, self._lost(entry, decisions))]
+        self._outcomes[entry] = [self._entered(entry, one) for one in decisions]
+
+    def closed(self, entries: Sequence[Entry]) -> IntakeAccount:
+        """Return the account of all entries, in their order."""
+        self._write()
+        if self._unwritten:
+            raise IncompleteError(
+                "expected room on the disk for the account of the studies, found none; "
+                "make some and repeat the command"
             )
-        if not _is_study(path):
-            return self._refused(name, study, "neither a folder nor a NIfTI file")
-        self._seen.add(name)
-        if study in self.store:
-            known = self._known.get(study)
-            return StudyOutcome(name, known or StudyAccount(study, "taken"))
-        if report is None or report.problem:
-            reason = report.problem if report else NO_ROW
-            return self._refused(name, study, reason)
-        try:
-            squared = _read(path, self._image_size)
-            scrubbed = scrub_report(report, path)
-            self._put(study, squared, replace(report, text=scrubbed.text))
-        except (VolumeError, StoreError) as error:
-            return self._refused(name, study, str(error))
-        numbers = _numbers(squared) | scrubbed.numbers
-        numbers |= codec_numbers(self._codec, squared)
-        account = StudyAccount(study, "taken", numbers=numbers)
-        note(self.store.folder, account)
-        return StudyOutcome(name, account, new=True)
+        studies = [one for entry in entries for one in self._outcomes.get(entry, ())]
+        found = {study.name for study in studies}
+        return IntakeAccount(tuple(studies), len(self._names - found))
 
-    def _refused(self, name: str, study: str, reason: str) -> StudyOutcome:
-        account = StudyAccount(study, "refused", reason)
-        note(self.store.folder, account)
+    def _entered(self, entry: Entry, decision: Decision) -> StudyOutcome:
+        name, account, record = decision.name, decision.account, decision.record
+        owner = self._seen.setdefault(name, entry)
+        if owner != entry:
+            return self._again(entry, name, account.reason if account.refused else "")
+        if record is None and not account.refused and self._store is not None:
+            return StudyOutcome(name, self._earlier(account.study))
+        try:
+            if record is not None and self._store is not None:
+                self._store.enter(record)
+        except OSError:
+            account = StudyAccount(account.study, "refused", _FULL)
+        self._note(account)
+        return StudyOutcome(name, account, new=not account.refused)
+
+    def _again(self, entry: Entry, name: str, reason: str = "") -> StudyOutcome:
+        """Refuse what has the name of a study under an id of its own."""
+        study = self._hashed(f"again/{entry.path.name}")
+        account = StudyAccount(study, "refused", reason or "another study has its name")
+        self._note(account)
         return StudyOutcome(name, account)
 
-    def _put(self, study: str, squared: CTVolume, report: Report) -> None:
-        latents = self._codec.encode(torch.from_numpy(squared.hu).float())
-        tokens = self._encoder.encode([report.text])
-        self.store.put(
-            study,
-            latents,
-            tokens.tokens[0],
-            spacing=squared.spacing,
-            labels=report.labels,
-            flags=squared.notes,
-            patient=report.patient and self._hashed(f"patient/{report.patient}"),
+    def _lost(self, entry: Entry, said: str) -> StudyAccount:
+        reason = (
+            f"{said} (a decoder or the memory failed); leave it out, or take fewer "
+            "workers"
         )
+        return StudyAccount(self._hashed(entry.name), "refused", reason)
 
-    def _open_store(self, out: Path) -> LatentStore:
-        codec, size = self._codec, self._image_size
-        if size % (2 * codec.factor):
-            raise SettingsError(
-                f"expected an image size in multiples of {2 * codec.factor}, got {size}"
-                "; choose another, because the network takes latents two by two"
-            )
-        side = size // codec.factor
-        header = StoreHeader(
-            codec.codec_id, self._encoder.encoder_id, codec.channels, side, side
-        )
-        return LatentStore.create(
-            out, header, edges_of(codec, size), codec.channel_weights
-        )
+    def _earlier(self, study: str) -> StudyAccount:
+        return self._known.get(study) or StudyAccount(study, "taken")
+
+    def _note(self, account: StudyAccount) -> None:
+        if self._store is not None:
+            self._unwritten.append(account)
+            self._write()
+
+    def _write(self) -> None:
+        """Write what is not yet in the account; on a full disk it waits for room."""
+        while self._unwritten and self._store is not None:
+            try:
+                note(self._store.folder, self._unwritten[0])
+            except OSError:
+                return
+            self._unwritten.pop(0)
 
 
-def _studies(source: Path, others: set[str]) -> list[tuple[str, Path]]:
+_FULL = (
+    "expected room on the disk of the store, found none; make some and repeat the "
+    "command"
+)
+
+
+def _open_store(out: Path, settings: IntakeSettings) -> LatentStore:
+    codec, size = codec_named(settings.codec), settings.image_size
+    if size % (2 * codec.factor):
+        raise SettingsError(
+            f"expected an image size in multiples of {2 * codec.factor}, got {size}"
+            "; choose another, because the network takes latents two by two"
+        )
+    side = size // codec.factor
+    encoder_id = encoder_named(settings.encoder).encoder_id
+    header = StoreHeader(codec.codec_id, encoder_id, codec.channels, side, side)
+    edges = edges_of(codec, size)
+    return LatentStore.create(out, header, edges, codec.channel_weights)
+
+
+def _entries(source: Path, others: set[str]) -> list[Entry]:
     """Name every entry of the source that is no table, in the order of the names.
 
     ``others`` are the store and the table of reports, which may lie there too.
@@ -204,75 +247,24 @@ def _studies(source: Path, others: set[str]) -> list[tuple[str, Path]]:
         children = sorted(source.iterdir())
     except OSError:
         children = []
-    studies = []
+    entries = []
     for path in children:
-        nifti = NIFTI.fullmatch(path.name)
         if path.name.startswith(".") or os.path.realpath(path) in others:
             continue
-        if _is_study(path) or path.suffix.lower() not in TABLES:
-            name = nifti[1] if nifti and not path.is_dir() else path.name
-            studies.append((normal_name(name), path))
-    if not any(_is_study(path) for _, path in studies):
+        if is_scan(path) or path.suffix.lower() not in TABLES:
+            entries.append(Entry(normal_name(name_of(path)), path))
+    if any(_is_loose_slice(entry.path) for entry in entries):
+        return [Entry(normal_name(source.resolve().name), source)]
+    if not any(is_scan(entry.path) for entry in entries):
         raise InputError(
-            "expected folders of DICOM files or NIfTI files in the source, found none; "
-            "give the folder that holds one folder or one NIfTI file a study"
+            "expected folders of DICOM files or volumes in the source, found none; "
+            "give the folder that holds one folder or one volume a study"
         )
-    return studies
+    return entries
 
 
-def _is_study(path: Path) -> bool:
-    return path.is_dir() or NIFTI.fullmatch(path.name) is not None
-
-
-def _read(path: Path, image_size: int) -> CTVolume:
-    """Read and square a scan; whatever hostile files break becomes ``VolumeError``."""
+def _is_loose_slice(path: Path) -> bool:
     try:
-        scan = _scan_in(path) if path.is_dir() else path
-        volume = read_series(scan) if scan.is_dir() else read_nifti(scan)
-        _refuse_short(volume)
-        return volume.squared(image_size)
-    except OSError:
-        raise VolumeError(
-            "expected files that may be read, got one that may not; check its rights"
-        ) from None
-    except (ArithmeticError, MemoryError, RuntimeError, ValueError):
-        raise VolumeError(
-            "expected a scan that fits the reader and the memory, got one that does "
-            "not; export it again"
-        ) from None
-
-
-def _scan_in(folder: Path) -> Path:
-    """Return the NIfTI file of a folder that has no DICOM, or the folder itself."""
-    files = visible_files(folder)
-    scans = [path for path in files if NIFTI.fullmatch(path.name)]
-    if not scans or any(
-        path.suffix.lower() == ".dcm" or looks_like_dicom(path) for path in files
-    ):
-        return folder
-    if len(scans) > 1:
-        raise VolumeError(
-            "expected one scan in a folder, got several NIfTI files; put each NIfTI "
-            "file directly into the source"
-        )
-    return scans[0]
-
-
-def _numbers(volume: CTVolume) -> dict[str, float]:
-    """Return what the account tells of a volume."""
-    between, row, column = volume.spacing
-    return {
-        "slices": len(volume.hu),
-        "slice_mm": between,
-        "row_mm": row,
-        "column_mm": column,
-    }
-
-
-def _refuse_short(volume: CTVolume) -> None:
-    slices = len(volume.hu)
-    if slices < CLIP_SLICES:
-        raise VolumeError(
-            f"expected {CLIP_SLICES} slices or more, got {slices}; "
-            "a shorter scan cannot be learnt from"
-        )
+        return path.is_file() and looks_like_dicom(path)
+    except VolumeError:
+        return False

@@ -1,21 +1,24 @@
 """NIfTI volumes of CT: read with doubts refused, written so that bytes repeat."""
 
 import gzip
+import io
+import math
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header
 
 from ctflow_fed.ct.volume import (
     MAX_SIDE,
     MAX_VOXELS,
     CTVolume,
     refuse_other_than_hounsfield,
+    to_hounsfield,
 )
 from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.files import write_bytes
-from ctflow_fed.shapes import Affine
+from ctflow_fed.shapes import HU, Affine
 
 __all__ = ["read_nifti", "write_nifti"]
 
@@ -28,6 +31,10 @@ Of a scan turned by half a turn and a little, as those with x to the left are, q
 float32 tells the angle to 7e-4 only: 0.35 mm across 500 mm.
 """
 
+UNPACKED_BYTES = 2**26
+HARDEST_PACKING = 200
+"""A packed file may claim this many bytes, or so many times its own size."""
+
 DESCRIPTION_LENGTH = 79
 """What fits into ``descrip``, with its closing zero."""
 
@@ -38,23 +45,30 @@ _AXES_OF_FILE = (2, 1, 0)
 def read_nifti(path: Path) -> CTVolume:
     """Read a ``.nii`` or ``.nii.gz`` file of CT in HU, in canonical order.
 
-    Scaling by ``scl_slope`` is applied; nothing is resampled.
+    Scaling by ``scl_slope`` is applied; nothing is resampled. Voxels are read slice by
+    slice, so that memory holds the volume once, whatever the file's type of numbers.
 
     Raises:
         VolumeError: for what is no single regular volume in HU and millimetres, with
             one orientation; the sentence does not name the file.
     """
-    image = _opened(path)
-    _refuse_other_shapes(image.shape)
-    _refuse_other_units(image.header)
-    affine = _placement(image)
-    voxels = _voxels(image)
-    if not np.isfinite(voxels).all():
-        raise VolumeError(
-            "expected finite voxels, got NaN or infinity among them; export the volume "
-            "again"
-        )
-    volume = CTVolume.canonical(voxels, affine)
+    broken = VolumeError(
+        "expected a NIfTI file (.nii or .nii.gz), got one that is missing, broken or "
+        "of another kind; export the volume again"
+    )
+    if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
+        raise broken
+    try:
+        with _opened(path) as file:
+            header = _header(file)
+    except Exception:  # noqa: BLE001  parsers of hostile bytes raise anything
+        raise broken from None
+    shape = header.get_data_shape()
+    _refuse_other_shapes(shape)
+    _refuse_other_units(header)
+    _refuse_inflation(path, header)
+    affine = _placement(header, shape)[:, [*_AXES_OF_FILE, 3]]
+    volume = CTVolume.canonical(_voxels(path, header), affine)
     if len(volume.hu) < 2:
         raise VolumeError(
             "expected a volume of at least two slices, got a single one; export the "
@@ -103,21 +117,32 @@ def _image(volume: CTVolume, description: str) -> Nifti1Image:
     return image
 
 
-def _opened(path: Path) -> Nifti1Image:
-    """Return the image with its header read; its voxels are still on disk."""
-    broken = VolumeError(
-        "expected a NIfTI file (.nii or .nii.gz), got one that is missing, broken or "
-        "of another kind; export the volume again"
-    )
-    if not path.name.endswith(SUFFIXES) or not path.is_file():
-        raise broken
-    try:
-        image = nibabel.load(path, mmap=False)
-    except Exception:  # noqa: BLE001  parsers of hostile bytes raise anything
-        raise broken from None
-    if not isinstance(image, Nifti1Image):  # of which NIfTI-2 is a kind
-        raise broken
-    return image
+def _opened(path: Path) -> io.BufferedIOBase:
+    """Open the file, or what is packed in it."""
+    packed = path.name.lower().endswith(".gz")
+    return gzip.GzipFile(path) if packed else path.open("rb")
+
+
+def _header(file: io.BufferedIOBase) -> Nifti1Header:
+    """Read the header alone: extensions may claim any length and hold anything."""
+    start = file.read(Nifti2Header.sizeof_hdr)
+    kind = Nifti2Header if start[4:7] == b"n+2" else Nifti1Header
+    header: Nifti1Header = kind.from_fileobj(io.BytesIO(start[: kind.sizeof_hdr]))
+    if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
+        raise ValueError("the voxels of a pair of files lie elsewhere")
+    return header
+
+
+def _refuse_inflation(path: Path, header: Nifti1Header) -> None:
+    """Refuse a header that claims more voxels than its file can hold."""
+    claimed = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    held = path.stat().st_size
+    packed = path.name.lower().endswith(".gz")
+    if claimed > (max(UNPACKED_BYTES, HARDEST_PACKING * held) if packed else held):
+        raise VolumeError(
+            "expected as many voxels as the header says, got a file that is cut short "
+            "or claims too many; copy it again"
+        )
 
 
 def _refuse_other_shapes(shape: tuple[int, ...]) -> None:
@@ -153,11 +178,11 @@ def _refuse_other_units(header: Nifti1Header) -> None:
         )
 
 
-def _placement(image: Nifti1Image) -> Affine:
+def _placement(header: Nifti1Header, shape: tuple[int, ...]) -> Affine:
     """Return the affine, of which sform and qform must give one and the same."""
     try:
-        sform, sform_code = image.header.get_sform(coded=True)
-        qform, qform_code = image.header.get_qform(coded=True)
+        sform, sform_code = header.get_sform(coded=True)
+        qform, qform_code = header.get_qform(coded=True)
     except Exception:  # noqa: BLE001  nibabel raises many things for a bad quaternion
         raise VolumeError(
             "expected an orientation, got a qform that is none; export the volume again"
@@ -173,7 +198,7 @@ def _placement(image: Nifti1Image) -> Affine:
             "export it again with its orientation"
         )
     # `not <=` refuses NaN as well.
-    if not _distance(forms[0], forms[-1], image.shape) <= DISAGREEMENT_MM:
+    if not _distance(forms[0], forms[-1], shape) <= DISAGREEMENT_MM:
         raise VolumeError(
             f"expected sform and qform to agree within {DISAGREEMENT_MM} mm, got two "
             "orientations; remove the wrong one"
@@ -189,13 +214,39 @@ def _distance(one: Affine, other: Affine, shape: tuple[int, ...]) -> float:
     return float(np.abs(corners @ difference[:, :3].T + difference[:, 3]).max())
 
 
-def _voxels(image: Nifti1Image) -> np.ndarray:
-    """Read and scale the voxels."""
+def _voxels(path: Path, header: Nifti1Header) -> HU:
+    """Read and scale the voxels as ``[slices, rows, cols]`` of the file."""
+    columns, rows, slices = header.get_data_shape()[:3]
+    hu = np.empty((slices, rows, columns), np.int16)
     try:
-        voxels = np.asarray(image.dataobj)
+        with _opened(path) as file:
+            file.seek(int(header.get_data_offset()))
+            for plane in hu:
+                plane[:] = to_hounsfield(_plane(file, header, plane.shape))
+            file.read(1)  # the checksum of a packed file comes after its last byte
+    except VolumeError:
+        raise
     except Exception:  # noqa: BLE001  a cut or false gzip stream raises many things
         raise VolumeError(
             "expected as many voxels as the header says, got a file that is cut short "
             "or broken; copy it again"
         ) from None
-    return voxels.reshape(voxels.shape[:3])
+    return hu
+
+
+def _plane(
+    file: io.BufferedIOBase, header: Nifti1Header, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Read and scale one slice."""
+    dtype = header.get_data_dtype()
+    content = file.read(math.prod(shape) * dtype.itemsize)
+    values = np.frombuffer(content, dtype).reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(values).all():
+        raise VolumeError(
+            "expected finite voxels, got NaN or infinity among them; export the volume "
+            "again"
+        )
+    slope, offset = header.get_slope_inter()
+    if (slope or 1.0, offset or 0.0) == (1.0, 0.0):
+        return values
+    return values * np.float64(slope) + np.float64(offset or 0.0)

@@ -157,6 +157,32 @@ class LatentStore:
         To put the same study twice changes nothing. Another study under an id that is
         taken raises ``StoreError``, as does what does not fit the header or float16.
         """
+        record = self.write(
+            study_id,
+            latents,
+            tokens,
+            spacing=spacing,
+            labels=labels,
+            flags=flags,
+            patient=patient,
+        )
+        return self.enter(record)
+
+    def write(
+        self,
+        study_id: str,
+        latents: Latents,
+        tokens: Float[Tensor, "tokens features"],
+        *,
+        spacing: tuple[float, float, float],
+        labels: dict[str, int],
+        flags: tuple[str, ...] = (),
+        patient: str = "",
+    ) -> StudyRecord:
+        """Write the tensors of a study, which is in the store once its record is.
+
+        Any number of processes may do so, each for studies of its own.
+        """
         self._check_shapes(list(latents.shape), list(tokens.shape))
         content = to_bytes({"latents": _halved(latents), "tokens": _halved(tokens)})
         record = StudyRecord.from_json(
@@ -170,13 +196,17 @@ class LatentStore:
                 "patient": patient,
             }
         )
-        if study_id in self._records:
-            if self._records[study_id] == record:
-                return record
+        if self._records.get(study_id, record) != record:
             raise StoreError("another study has this id already; choose a new id")
         write_atomically(self._path(study_id), lambda path: path.write_bytes(content))
+        return record
+
+    def enter(self, record: StudyRecord) -> StudyRecord:
+        """Enter the record of a study that was written into the index."""
+        if record.study_id in self._records:
+            return self._records[record.study_id]
         _append(self.folder / "index.jsonl", record)
-        self._records[study_id] = record
+        self._records[record.study_id] = record
         self._sorted = None
         return record
 

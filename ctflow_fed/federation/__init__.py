@@ -16,7 +16,6 @@ from ctflow_fed.federation.arrays import (
     manifest_of,
     write_arrays,
 )
-from ctflow_fed.federation.board import Board
 from ctflow_fed.federation.defence import check_receipt, outliers, receipt
 from ctflow_fed.federation.depot import Depot
 from ctflow_fed.federation.encoding import (
@@ -77,7 +76,6 @@ from ctflow_fed.federation.preflight import (
     mean_slices,
     mean_spacing,
 )
-from ctflow_fed.federation.progress import Progress, Reporter, read_progress
 from ctflow_fed.federation.server_state import (
     StateWriter,
     beside,
@@ -104,7 +102,6 @@ from ctflow_fed.federation.shards import (
     wire_in,
 )
 from ctflow_fed.federation.site_state import SiteMemory, SiteState
-from ctflow_fed.federation.status import JobStatus, status_of
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
     ServerState,
@@ -124,7 +121,6 @@ __all__ = [
     "AdapterPart",
     "ArrayFile",
     "Arrays",
-    "Board",
     "Cargo",
     "Change",
     "Compressed",
@@ -132,7 +128,6 @@ __all__ = [
     "Depot",
     "FederationSettings",
     "Job",
-    "JobStatus",
     "LazyArrays",
     "Ledger",
     "Manifest",
@@ -141,8 +136,6 @@ __all__ = [
     "Parcels",
     "Part",
     "PrivateResult",
-    "Progress",
-    "Reporter",
     "RoundOrder",
     "RoundRecord",
     "ServerState",
@@ -196,7 +189,6 @@ __all__ = [
     "private_round",
     "read_beside",
     "read_ledger",
-    "read_progress",
     "receipt",
     "release",
     "save_beside",
@@ -204,7 +196,6 @@ __all__ = [
     "shards_named",
     "shards_to_record",
     "shares_of",
-    "status_of",
     "stow",
     "trimmed_mean",
     "unpack",

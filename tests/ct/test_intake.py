@@ -14,6 +14,7 @@ from ctflow_fed.ct.dicom import SeriesTags, write_series
 from ctflow_fed.ct.intake import IntakeSettings, intake
 from ctflow_fed.ct.labels import FINDINGS, labels_of
 from ctflow_fed.ct.nifti import read_nifti, write_nifti
+from ctflow_fed.ct.policy import STRICT
 from ctflow_fed.ct.privacy.key import key_path
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.report_table import read_reports
@@ -27,7 +28,7 @@ from ctflow_fed.errors import (
     StoreError,
 )
 
-SMALL = IntakeSettings(image_size=32)
+SMALL = IntakeSettings(image_size=32, policy=STRICT)  # no chest
 TEXT = "Wedge-shaped shadowing is noted beside the azygos fissure."
 
 
@@ -236,14 +237,14 @@ def test_bad_studies_are_refused_with_a_reason_and_the_others_taken(hospital):
 def test_what_is_neither_a_study_nor_a_table_is_refused_by_its_own_line(hospital):
     source, reports, out = hospital
     reports = reports.rename(source / "reports.dat")
-    for name in ("scan.mha", "SCHMIDT-KARL", "phantom.json", "old.csv", "notes.txt"):
+    for name in ("scan.dat", "SCHMIDT-KARL", "phantom.json", "old.csv", "notes.txt"):
         (source / name).write_text("no scan")
     (source / "round").symlink_to("round")
 
     account = intake(source, reports, out, SMALL)
     assert len(account.taken) == 3
-    expected = ("scan.mha", "SCHMIDT-KARL", "round")
-    reason = "neither a folder nor a NIfTI file"
+    expected = ("scan.dat", "SCHMIDT-KARL", "round")
+    reason = "neither a folder nor a volume that can be read"
     assert reasons(account) == dict.fromkeys(expected, reason)
 
 
@@ -258,7 +259,7 @@ def test_a_folder_with_one_nifti_file_is_a_study_and_with_two_is_none(hospital):
 
     account = intake(source, reports, out, SMALL)
     assert [study.name for study in account.taken] == ["MUELLER-ANNA", "WEBER-PAUL"]
-    sentence = "put each NIfTI file directly into the source"
+    sentence = "name the files in the table"
     assert sentence in reasons(account)["SCHMIDT-KARL"]
 
 

@@ -1,11 +1,12 @@
 """The only door to pydicom's parser: hostile bytes in, a dataset or a refusal out."""
 
-import io
+import mmap
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
@@ -13,9 +14,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ctflow_fed.errors import VolumeError
 
-__all__ = ["looks_like_dicom", "parse", "refusing_doubts"]
+__all__ = ["looks_like_dicom", "parse", "parse_inflated", "refusing_doubts"]
 
-MAX_FILE_BYTES = 2**26
+MAX_INFLATED_BYTES = 2**26
 """One slice of 4096 x 4096 16-bit pixels is half of this."""
 
 _PREFIX = 128 + 4
@@ -56,44 +57,46 @@ def refusing_doubts(sentence: str) -> Iterator[None]:
         raise VolumeError(sentence) from None
 
 
-def parse(
-    path: Path, keywords: Sequence[str] | None, *, pixels: bool = False
-) -> Dataset:
-    """Read the elements named by ``keywords``, or all, and on demand the pixel data."""
-    with refusing_doubts(
-        "expected a readable DICOM header, got one that is broken or departs from the "
-        "standard; export the series again"
-    ):
-        content = _content(path)
+def parse(path: Path, keywords: Sequence[str] | None) -> tuple[Dataset, int]:
+    """Read the elements named by ``keywords``, or all; tell where the pixels begin.
+
+    The bytes are mapped, so that pixels are not read and no length that an element
+    claims is believed. Call it within `refusing_doubts`.
+    """
+    with path.open("rb") as file, _mapped(file.fileno()) as content:
         _refuse_inflation(content)
-        # A stream without a name: pydicom would write the file's name into its log.
-        return dcmread(
-            io.BytesIO(content),
-            stop_before_pixels=not pixels,
-            specific_tags=None if keywords is None else list(keywords),
+        # A mapping has no name: pydicom would write that of a file into its log.
+        dataset = dcmread(
+            cast("BinaryIO", content),
+            stop_before_pixels=True,
+            specific_tags=None if keywords is None else [*keywords],
+        )
+        return dataset, content.tell()
+
+
+def parse_inflated(path: Path) -> bytes:
+    """Return the pixel data of a deflated file, which have no place in the file."""
+    with path.open("rb") as file, _mapped(file.fileno()) as content:
+        _refuse_inflation(content)
+        return bytes(
+            dcmread(cast("BinaryIO", content), specific_tags=["PixelData"]).PixelData
         )
 
 
-def _content(path: Path) -> bytes:
-    """Return the bytes of a file that is small enough to hold one slice."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise VolumeError(
-            f"expected one slice in a file, at most {MAX_FILE_BYTES >> 20} MiB, got a "
-            "larger file; export the series as single-frame CT"
-        )
-    return path.read_bytes()
+def _mapped(descriptor: int) -> mmap.mmap:
+    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
 
-def _refuse_inflation(content: bytes) -> None:
+def _refuse_inflation(content: mmap.mmap) -> None:
     """Raise ``VolumeError`` when a deflated file would inflate beyond all bounds."""
     length = int.from_bytes(content[_PREFIX + 8 : _PREFIX + 12], "little")
     start = _PREFIX + 12 + length  # after the file meta group, which is not deflated
     if DeflatedExplicitVRLittleEndian.encode() not in content[_PREFIX:start]:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflater.decompress(content[start:], MAX_FILE_BYTES)
+    inflater.decompress(content[start:], MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
         raise VolumeError(
-            f"expected a slice of at most {MAX_FILE_BYTES >> 20} MiB, got a deflated "
-            "file that holds more; export the series uncompressed"
+            f"expected a slice of at most {MAX_INFLATED_BYTES >> 20} MiB, got a "
+            "deflated file that holds more; export the series uncompressed"
         )

@@ -43,8 +43,8 @@ def header_identifiers(path: Path) -> frozenset[Identifier]:
     """
     try:
         if looks_like_dicom(path):
-            dataset = parse(path, None)
             with refusing_doubts("expected elements that can be decoded"):
+                dataset, _ = parse(path, None)
                 return frozenset(_in_elements(dataset))
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return frozenset(_in_nifti(path))
@@ -62,8 +62,7 @@ def _in_elements(dataset: Dataset) -> Iterator[Identifier]:
 def _in_element(element: DataElement, value: str) -> Iterator[Identifier]:
     private = element.tag.is_private
     if element.VR == "PN" or (private and "^" in value):
-        coded = "^" not in value and re.search(r"\d", value)  # LUNG1-001 is no name
-        yield from of_text(value) if coded else of_name(value)
+        yield from of_name(value)
     elif element.VR in {"DA", "DT"}:
         yield from of_date(value)
     elif element.VR == "UI":

@@ -1,0 +1,220 @@
+"""The desk of an intake: where one entry of a source after the other is looked at."""
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ctflow_fed.clips import CLIP_SLICES
+from ctflow_fed.ct.account import StudyAccount
+from ctflow_fed.ct.chest import check_chest
+from ctflow_fed.ct.codec import SliceCodec, codec_named
+from ctflow_fed.ct.policy import IntakePolicy
+from ctflow_fed.ct.privacy.key import SiteKey
+from ctflow_fed.ct.privacy.study import scrub_report
+from ctflow_fed.ct.report import ReportEncoder, encoder_named
+from ctflow_fed.ct.report_table import Report, normal_name
+from ctflow_fed.ct.scan import Scan, is_scan, scans_in
+from ctflow_fed.ct.store import LatentStore, StudyRecord
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import (
+    InputError,
+    MissingExtraError,
+    SettingsError,
+    VolumeError,
+)
+
+__all__ = ["Decision", "Desk", "Entry", "IntakeSettings"]
+
+NO_ROW = "the table of reports has no row of it"
+
+ENCODED_TOGETHER = 64
+"""Slices that the codec takes at once, so that memory holds few of them as floats."""
+
+
+@dataclass(frozen=True)
+class IntakeSettings:
+    """How scans and reports become latents; the same for all sites of a federation.
+
+    ``image_size`` is the side of the square that a slice is brought to, in pixels;
+    ``codec`` is ``haar`` or FLUX's autoencoder (`codec_named`); ``encoder`` is
+    ``hashing`` or CT-CLIP's text tower (`encoder_named`); ``policy`` says what is done
+    with scans that are not as they should be.
+    """
+
+    image_size: int = 256
+    codec: str = "haar"
+    encoder: str = "hashing"
+    policy: IntakePolicy = field(default_factory=IntakePolicy)
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.image_size <= 1024:
+            raise SettingsError(
+                f"expected an image size from 16 to 1024, got {self.image_size}; "
+                "256 is CTFlow's"
+            )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder of the source; ``name`` is what the table may call it."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one study of an entry, and its record where it was written."""
+
+    name: str = field(repr=False)
+    account: StudyAccount
+    record: StudyRecord | None = None
+
+
+class Desk:
+    """Looks at entries, and writes the tensors of those that can be taken.
+
+    ``out`` is None on a dry run: everything is read and judged, nothing written.
+    """
+
+    def __init__(
+        self,
+        out: Path | None,
+        settings: IntakeSettings,
+        table: Mapping[str, Report],
+        key: SiteKey,
+    ) -> None:
+        self._out = out
+        self._settings = settings
+        self._table = table
+        self._hashed = key.hashed
+
+    def __call__(self, entries: Sequence[Entry]) -> list[list[Decision]]:
+        """Decide on each entry."""
+        return [list(self.decide(entry)) for entry in entries]
+
+    def decide(self, entry: Entry) -> Iterator[Decision]:
+        """Yield what becomes of each study of an entry."""
+        try:
+            scans = self._scans(entry)
+        except InputError as error:
+            yield self._refused(entry.name, str(error))
+            return
+        for scan in scans:
+            names = [normal_name(name) for name in scan.names]
+            name = next((name for name in names if name in self._table), names[0])
+            try:
+                yield self._taken(name, scan, entry)
+            except InputError as error:
+                yield self._refused(name, str(error))
+
+    def _scans(self, entry: Entry) -> tuple[Scan, ...]:
+        if not is_scan(entry.path):
+            raise VolumeError("neither a folder nor a volume that can be read")
+        alone = entry.name in self._table
+        if not entry.path.is_dir() and not alone:
+            raise VolumeError(NO_ROW)
+        with _refusing_what_breaks():
+            return scans_in(entry.path, self._settings.policy, alone=alone)
+
+    def _taken(self, name: str, scan: Scan, entry: Entry) -> Decision:
+        study = self._hashed(name)
+        if self._store is not None and study in self._store:
+            return Decision(name, StudyAccount(study, "taken"))
+        report = self._table.get(name)
+        if report is None or report.problem:
+            raise VolumeError(report.problem if report else NO_ROW)
+        with _refusing_what_breaks():
+            volume, choice = scan.read()
+            numbers, remarks = self._judged(volume)
+            scrubbed = scrub_report(report, entry.path)
+            account = StudyAccount(
+                study,
+                "corrected" if volume.notes else "taken",
+                "; ".join([*volume.notes, *remarks, *filter(None, [choice])]),
+                numbers | scrubbed.numbers,
+            )
+            squared = volume.squared(self._settings.image_size)
+            del volume  # the store gets the squared one; memory need not hold both
+            report = replace(report, text=scrubbed.text)
+            return Decision(name, account, self._written(study, squared, report))
+
+    def _judged(self, volume: CTVolume) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Measure a volume; refuse one that is too short or, by policy, no chest."""
+        between, row, column = volume.spacing
+        slices = len(volume.hu)
+        if slices < CLIP_SLICES:
+            raise VolumeError(
+                f"expected {CLIP_SLICES} slices or more, got {slices}; "
+                "a shorter scan cannot be learnt from"
+            )
+        chest = check_chest(volume)
+        if chest.refusal and self._settings.policy.region == "chest":
+            raise VolumeError(chest.refusal)
+        measured = {
+            "slices": slices,
+            "slice_mm": between,
+            "row_mm": row,
+            "column_mm": column,
+        }
+        return measured | chest.numbers, chest.remarks
+
+    def _written(
+        self, study: str, squared: CTVolume, report: Report
+    ) -> StudyRecord | None:
+        if self._store is None:
+            return None
+        slices = torch.from_numpy(squared.hu).split(ENCODED_TOGETHER)
+        latents = torch.cat([self._codec.encode(one.float()).half() for one in slices])
+        return self._store.write(
+            study,
+            latents,
+            self._encoder.encode([report.text]).tokens[0],
+            spacing=squared.spacing,
+            labels=report.labels,
+            flags=squared.notes,
+            patient=report.patient and self._hashed(f"patient/{report.patient}"),
+        )
+
+    def _refused(self, name: str, reason: str) -> Decision:
+        return Decision(name, StudyAccount(self._hashed(name), "refused", reason))
+
+    @cached_property
+    def _store(self) -> LatentStore | None:
+        return None if self._out is None else LatentStore.open(self._out)
+
+    @cached_property
+    def _codec(self) -> SliceCodec:
+        return codec_named(self._settings.codec)
+
+    @cached_property
+    def _encoder(self) -> ReportEncoder:
+        return encoder_named(self._settings.encoder)
+
+
+@contextmanager
+def _refusing_what_breaks() -> Iterator[None]:
+    """Turn what hostile files, rights and full disks break into ``VolumeError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VolumeError(
+                "expected room on the disk of the store, found none; make some and "
+                "repeat the command"
+            ) from None
+        raise VolumeError(
+            "expected files that may be read, got one that may not; check its rights"
+        ) from None
+    except MissingExtraError as error:
+        raise VolumeError(str(error)) from None
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError):
+        raise VolumeError(
+            "expected a scan that fits the reader and the memory, got one that does "
+            "not; export it again"
+        ) from None
