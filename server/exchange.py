@@ -12,6 +12,7 @@ from ctflow_fed.federation import (
     Job,
     Parcel,
     Parcels,
+    Reporter,
     RoundOrder,
     arrays_digest,
 )
@@ -48,9 +49,11 @@ class Exchange:
     the base of an adapter, says so and is sent everything.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, job: Job) -> None:
+    def __init__(
+        self, grid: Grid, roster: Roster, job: Job, reporter: Reporter
+    ) -> None:
         self.roster = roster
-        self._grid, self._job = grid, job
+        self._grid, self._job, self._reporter = grid, job, reporter
         self._held = _held_after(job)
 
     def ask(
@@ -81,7 +84,8 @@ class Exchange:
                 return post.message(node, parcels.everything)
             return None
 
-        inquiry = Inquiry(self._grid, self.roster, write)
+        self._reporter.ask(kind, number, nodes)
+        inquiry = Inquiry(self._grid, self.roster, write, self._reporter.hear)
         replies = inquiry.answers(nodes, settings.round_seconds, grace, least)
         heard = sort_replies(replies, order, self.roster.facts, read)
         for site in nodes:

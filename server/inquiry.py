@@ -30,11 +30,18 @@ class Inquiry:
 
     ``write(site, node, reply)`` gives the message for a site's node: the first one or
     one that was lost where there is no reply, or else another one after this reply,
-    None where that is the answer.
+    None where that is the answer. ``on_answer`` hears who has answered.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, write: Write) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        write: Write,
+        on_answer: Callable[[str], None],
+    ) -> None:
         self._grid, self._roster, self._write = grid, roster, write
+        self._on_answer = on_answer
         self._replies: dict[str, Message] = {}
         self._pending: dict[str, str] = {}
         self._away: dict[str, Message | None] = {}
@@ -86,6 +93,7 @@ class Inquiry:
             another = self._write(site, node, reply)
         if another is None:
             self._replies[site] = reply
+            self._on_answer(site)
         else:
             self._push({site: another})
 

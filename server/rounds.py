@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from ctflow_fed.errors import IncompleteError
+from ctflow_fed.errors import CTFlowError, IncompleteError
 from ctflow_fed.federation import (
     SPENT,
+    Board,
     FederationSettings,
     Job,
+    Reporter,
     RoundRecord,
     open_job,
     outliers,
@@ -39,11 +42,21 @@ def play_job(grid: Grid, settings: FederationSettings) -> None:
     A job that was killed goes on after its last finished round and ends with the
     weights of an unbroken one.
     """
-    with playing(Path(settings.out)):
-        _play(grid, settings)
+    folder = Path(settings.out)
+    with playing(folder):
+        reporter = Reporter(folder)
+        reporter.ask("wait", 0, ())
+        try:
+            _play(grid, settings, reporter)
+        except Exception as error:
+            known = isinstance(error, CTFlowError)
+            reporter.end(
+                str(error) if known else f"an unexpected {type(error).__name__}"
+            )
+            raise
 
 
-def _play(grid: Grid, settings: FederationSettings) -> None:
+def _play(grid: Grid, settings: FederationSettings, reporter: Reporter) -> None:
     job = open_job(settings)
     if job.is_finished:
         log.info("all rounds are done already")
@@ -55,7 +68,7 @@ def _play(grid: Grid, settings: FederationSettings) -> None:
         least = settings.min_sites if job.ledger.rounds else None
         roster.wait(settings.wait_seconds, _barred(job), least)
         job.check_sites(list(roster.facts.values()))
-        _play_rounds(Exchange(grid, roster, job), job)
+        _play_rounds(Exchange(grid, roster, job, reporter), job)
     job.publish()
 
 
@@ -67,13 +80,19 @@ def _play_rounds(exchange: Exchange, job: Job) -> None:
     else:
         loss, told = _global_loss(exchange, job, 0)
         traffic = told.traffic
-    while not job.is_played:
-        record = _play_round(exchange, job, loss, traffic)
-        job.commit(record, list(exchange.roster.facts.values()))
-        loss, traffic = record.loss_after, Traffic()
-        values = record.to_json()
-        text = " ".join(f"{key}={json.dumps(values[key])}" for key in values)
-        log.info("%s", text, extra={"record": record})
+    with closing(Board(job.ledger)) as board:
+        while not job.is_played:
+            record = _play_round(exchange, job, loss, traffic)
+            job.commit(record, list(exchange.roster.facts.values()))
+            board.add(record)
+            _log(record)
+            loss, traffic = record.loss_after, Traffic()
+
+
+def _log(record: RoundRecord) -> None:
+    values = record.to_json()
+    text = " ".join(f"{key}={json.dumps(values[key])}" for key in values)
+    log.info("%s", text, extra={"record": record})
 
 
 def _play_round(
@@ -112,6 +131,7 @@ def _play_round(
         train_loss_last=_mean(results, shares, lambda result: result.loss_last),
         loss_before=loss_before,
         loss_after=loss_after,
+        losses=told.taken,
         seconds=round(time.monotonic() - began, 3),
         sent=traffic.sent,
         received=traffic.received,

@@ -15,6 +15,7 @@ from ctflow_fed.cli.options import (
     start_options,
 )
 from ctflow_fed.cli.site import command as site_command
+from ctflow_fed.cli.status import command as status_command
 from ctflow_fed.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def command() -> None:
 
 
 command.add_command(site_command)
+command.add_command(status_command)
 
 
 @command.command("provision")
@@ -55,7 +57,7 @@ def provision(
     for site in done.issued:
         click.echo(f"{site}: new kit {out / 'kits' / site}.tar.gz")
     for site in done.revoked:
-        click.echo(f"{site}: revoked; unregister it at a SuperLink that runs")
+        click.echo(f"{site}: revoked; a server that runs takes it out by itself")
     if not (done.server or done.issued or done.revoked):
         click.echo("nothing was left to do")
 
@@ -201,31 +203,6 @@ def run(
     if not played:
         click.echo("nothing was left to do: the job is done already", err=True)
     _summarise(job, as_json)
-
-
-@command.command("status")
-@click.option("--out", required=True, type=FOLDER, help="Where the job is kept.")
-@click.option("--server", type=FOLDER, help="Say which sites are connected to it, too.")
-def status(out: Path, server: Path | None) -> None:
-    """Show the finished rounds of a job, and which sites are up."""
-    from ctflow_fed.federation import read_ledger
-
-    ledger = read_ledger(out)
-    click.echo("round    loss  sites      MB  seconds")
-    for each in ledger.records:
-        click.echo(
-            f"{each.round:5d}  {each.loss_after:6.4f}  {len(each.slices):5d}  "
-            f"{each.bytes / 1e6:6.1f}  {each.seconds:7.1f}"
-        )
-        _say_spent(each)
-        for site, reason in each.refused.items():
-            click.echo(f"  left out: {site}: {reason}")
-    click.echo(f"model: {ledger.model if ledger.is_published else 'not yet'}")
-    if server:
-        from ctflow_fed.deployment.presence import sites_up
-
-        for site, is_up in sites_up(server).items():
-            click.echo(f"{site}: {'up' if is_up else 'down'}")
 
 
 @command.command("release")

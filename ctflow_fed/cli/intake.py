@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ctflow_fed.cli.options import policy_options
-from ctflow_fed.errors import IncompleteError, SettingsError
+from ctflow_fed.errors import IncompleteError, SettingsError, StoreError
 
 if TYPE_CHECKING:
     from ctflow_fed.ct.intake import IntakeAccount, Pool, StudyOutcome
@@ -45,6 +45,23 @@ __all__ = ["command"]
     help="hashing, or a folder of CT-CLIP's text tower.",
 )
 @click.option(
+    "--quality",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="An HTML page of what came in, with pictures; the same as JSON beside it.",
+)
+@click.option(
+    "--audit",
+    "is_audit",
+    is_flag=True,
+    help="Take nothing: search the store for what tells the patients of SOURCE.",
+)
+@click.option(
+    "--logs",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="With --audit, a file or folder of logs to search as well.",
+)
+@click.option(
     "--policy",
     "policy_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -67,6 +84,9 @@ def command(
     image_size: int,
     codec: str,
     encoder: str,
+    quality: Path | None,
+    is_audit: bool,
+    logs: tuple[Path, ...],
     policy_file: Path | None,
     workers: int | None,
     ray: bool,
@@ -84,12 +104,19 @@ def command(
     where it was stopped and takes what is new. Names stand on this screen only,
     account.jsonl in the store has none.
     """
+    if is_audit:
+        _audit(source, reports, (out, *logs))
+        return
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
     settings = IntakeSettings(image_size, codec, encoder, _policy(policy_file, choices))
     pool = _pool(workers, ray, address)
     account = intake(source, reports, out, settings, pool=pool, dry_run=dry_run)
     _show(account)
+    if quality is not None:
+        from ctflow_fed.report.quality import quality_of, write_quality
+
+        write_quality(quality, quality_of(out, codec))
     if not account.taken:
         raise IncompleteError(
             f"expected studies to take, but all {len(account.refused)} were refused; "
@@ -143,3 +170,22 @@ def _outcome(study: "StudyOutcome") -> str:
         return "in the store already"
     verdict, reason = study.account.verdict, study.account.reason
     return f"{verdict}: {reason}" if reason else verdict
+
+
+def _audit(source: Path, reports: Path, places: tuple[Path, ...]) -> None:
+    """Print what was searched for and found, as numbers; a hit is an error."""
+    from ctflow_fed.ct.privacy.audit import audit
+
+    found = audit(source, reports, places)
+    for kind, count in sorted(found.searched.items()):
+        click.echo(f"{kind:<10}{count:>9} searched for{found.found[kind]:>9} found")
+    click.echo(
+        f"{found.headers} files of the source, {found.unsearched} values left out that "
+        f"tell nobody apart; {found.files} files searched, {found.bytes / 1e6:.1f} MB"
+    )
+    if found.hits:
+        raise StoreError(
+            f"expected no trace of a patient, found {found.hits} in {found.leaking} "
+            "files; let nothing of it leave, and take the studies in again into a new "
+            "folder"
+        )

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from ctflow_fed.clips import CLIP_SLICES
-from ctflow_fed.ct.account import StudyAccount
+from ctflow_fed.ct.account import StudyAccount, Verdict
 from ctflow_fed.ct.chest import check_chest
 from ctflow_fed.ct.codec import SliceCodec, codec_named
+from ctflow_fed.ct.codec_error import codec_numbers
 from ctflow_fed.ct.policy import IntakePolicy
 from ctflow_fed.ct.privacy.key import SiteKey
 from ctflow_fed.ct.privacy.study import scrub_report
@@ -133,16 +134,14 @@ class Desk:
             volume, choice = scan.read()
             numbers, remarks = self._judged(volume)
             scrubbed = scrub_report(report, entry.path)
-            account = StudyAccount(
-                study,
-                "corrected" if volume.notes else "taken",
-                "; ".join([*volume.notes, *remarks, *filter(None, [choice])]),
-                numbers | scrubbed.numbers,
-            )
+            verdict: Verdict = "corrected" if volume.notes else "taken"
+            reason = "; ".join([*volume.notes, *remarks, *filter(None, [choice])])
             squared = volume.squared(self._settings.image_size)
             del volume  # the store gets the squared one; memory need not hold both
+            numbers |= scrubbed.numbers | codec_numbers(self._codec, squared)
             report = replace(report, text=scrubbed.text)
-            return Decision(name, account, self._written(study, squared, report))
+            record = self._written(study, squared, report)
+            return Decision(name, StudyAccount(study, verdict, reason, numbers), record)
 
     def _judged(self, volume: CTVolume) -> tuple[dict[str, float], tuple[str, ...]]:
         """Measure a volume; refuse one that is too short or, by policy, no chest."""

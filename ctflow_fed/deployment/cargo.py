@@ -103,6 +103,7 @@ def carrying(program: Program, folder: Path) -> Program:
         reply = program(message, context)
         site = str(context.node_config["site"])
         link.send(shards_in(reply), state / "outbox", site)
+        shutil.rmtree(state / "outbox", ignore_errors=True)
         return reply
 
     return carried

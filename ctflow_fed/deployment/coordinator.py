@@ -3,10 +3,13 @@
 The SuperLink, on loopback and in process isolation; the SuperExec, which starts the
 ServerApp of a job; and nginx, which alone is open to the outside. What they say goes
 where this process writes. They hold the folder's lock as well, so that nobody starts a
-second set while one of them is left.
+second set while one of them is left. nginx remembers nothing and is started again when
+it ends; without one of the others all end. Sites that are issued anew or revoked are
+taken up as they are.
 """
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -14,15 +17,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from ctflow_fed.deployment.certificates import is_current
 from ctflow_fed.deployment.environment import flower_environment
+from ctflow_fed.deployment.membership import Membership
 from ctflow_fed.deployment.proxy import admit, ports_in
-from ctflow_fed.deployment.registry import read_registry
 from ctflow_fed.errors import (
     IncompleteError,
     MismatchError,
@@ -30,19 +33,18 @@ from ctflow_fed.errors import (
     PackageError,
     SettingsError,
 )
-from ctflow_fed.files import write_json, write_private, write_text
+from ctflow_fed.files import write_private, write_text
 from ctflow_fed.locks import locked
 
-__all__ = ["SITES", "nginx_command", "serve"]
+__all__ = ["nginx_command", "serve"]
+
+log = logging.getLogger(__name__)
 
 SECRET = "superexec.secret"
-SITES = "flower/sites.json"
-"""The node of each site at the server that runs, or ran last."""
-
 RUNS_ALREADY = "the server of this folder runs already; stop it first"
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.3
 
 SUPERLINK = f"""\
 flower-superlink --host 127.0.0.1 --database :flwr-in-memory: --isolation process
@@ -52,7 +54,7 @@ flower-superlink --host 127.0.0.1 --database :flwr-in-memory: --isolation proces
 SUPEREXEC = f"""\
 flower-superexec --root-certificates ca.crt --superexec-auth-secret-file {SECRET}
 --runtime-api-address"""
-NGINX = "nginx -e stderr -p . -c nginx.conf"
+NGINX = "nginx"
 AS_ROOT = ["-g", "user root;"]
 """Started by root, nginx serves as another user otherwise, who may not read here."""
 
@@ -63,7 +65,7 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
     """Run the server of a consortium's folder until it is told to stop by a signal.
 
     ``on_start`` hears the sites whose keys are registered, once all of it runs. Raises
-    ``IncompleteError`` when a part ends by itself; the others are stopped then, too.
+    ``IncompleteError`` when a part but nginx ends by itself; all others are stopped.
     """
     server = folder.resolve() / "server"
     _check_programs()
@@ -76,7 +78,7 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
         outside, inside = ports_in((server / "nginx.conf").read_text("utf-8"))
         environment = _prepare(server, inside)
         shutil.rmtree(server / "shards", ignore_errors=True)
-        admit(server)
+        membership = Membership(server, environment)
 
         def start(name: str, command: Sequence[str]) -> None:
             daemons[name] = subprocess.Popen(
@@ -89,19 +91,29 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
 
         start("the SuperLink", f"{SUPERLINK} {inside}".split())
         _wait_for(inside, daemons)
-        sites = _register(server, environment)
+        membership.follow()
+        admit(server)
         start("the SuperExec", f"{SUPEREXEC} 127.0.0.1:{inside}".split())
-        start("nginx", nginx_command())
+        start(NGINX, nginx_command())
         _wait_for(outside, daemons)
-        on_start(sites)
+        on_start(membership.sites)
         while True:
+            if daemons[NGINX].poll() is not None:
+                log.warning("nginx ended by itself and is started again")
+                _signal_all(daemons[NGINX], signal.SIGKILL)  # those that it has left
+                start(NGINX, nginx_command())
+                _wait_for(outside, daemons)
             _check_alive(daemons)
+            if membership.follow():
+                admit(server)
+                daemons[NGINX].send_signal(signal.SIGHUP)
             time.sleep(POLL_SECONDS)
 
 
 def nginx_command() -> list[str]:
     """Return how nginx is started in a server's folder."""
-    return [*NGINX.split(), *(AS_ROOT if os.geteuid() == 0 else [])]
+    command = [NGINX, "-e", "stderr", "-p", ".", "-c", "nginx.conf"]
+    return [*command, *(AS_ROOT if os.geteuid() == 0 else [])]
 
 
 def _check_programs() -> None:
@@ -197,28 +209,6 @@ def _wait_for(port: int, daemons: Daemons) -> None:
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _register(server: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Register the key of each site that is not revoked; return their names."""
-    nodes: dict[str, str] = {}
-    for site in sorted(read_registry(server / "nodes").values()):
-        words = ["flwr", "supernode", "register", f"nodes/{site}.pub", "fed"]
-        done = subprocess.run(
-            [*words, "--name", site, "--format", "json"],
-            cwd=server,
-            env=environment,
-            stdout=subprocess.PIPE,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise IncompleteError(
-                f"the key of {site} could not be registered; what was said last tells "
-                "why"
-            )
-        nodes[site] = str(json.loads(done.stdout)["node-id"])
-    write_json(server / SITES, nodes)
-    return tuple(nodes)
 
 
 def _check_alive(daemons: Daemons) -> None:

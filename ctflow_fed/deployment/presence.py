@@ -4,8 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from ctflow_fed.deployment.coordinator import SITES
 from ctflow_fed.deployment.environment import flower_environment
+from ctflow_fed.deployment.membership import SITES
 from ctflow_fed.errors import IncompleteError
 from ctflow_fed.files import read_json
 

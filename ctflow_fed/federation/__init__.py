@@ -16,6 +16,7 @@ from ctflow_fed.federation.arrays import (
     manifest_of,
     write_arrays,
 )
+from ctflow_fed.federation.board import Board
 from ctflow_fed.federation.defence import check_receipt, outliers, receipt
 from ctflow_fed.federation.depot import Depot
 from ctflow_fed.federation.encoding import (
@@ -76,6 +77,7 @@ from ctflow_fed.federation.preflight import (
     mean_slices,
     mean_spacing,
 )
+from ctflow_fed.federation.progress import Progress, Reporter, read_progress
 from ctflow_fed.federation.server_state import (
     StateWriter,
     beside,
@@ -102,6 +104,7 @@ from ctflow_fed.federation.shards import (
     wire_in,
 )
 from ctflow_fed.federation.site_state import SiteMemory, SiteState
+from ctflow_fed.federation.status import JobStatus, status_of
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
     ServerState,
@@ -121,6 +124,7 @@ __all__ = [
     "AdapterPart",
     "ArrayFile",
     "Arrays",
+    "Board",
     "Cargo",
     "Change",
     "Compressed",
@@ -128,6 +132,7 @@ __all__ = [
     "Depot",
     "FederationSettings",
     "Job",
+    "JobStatus",
     "LazyArrays",
     "Ledger",
     "Manifest",
@@ -136,6 +141,8 @@ __all__ = [
     "Parcels",
     "Part",
     "PrivateResult",
+    "Progress",
+    "Reporter",
     "RoundOrder",
     "RoundRecord",
     "ServerState",
@@ -189,6 +196,7 @@ __all__ = [
     "private_round",
     "read_beside",
     "read_ledger",
+    "read_progress",
     "receipt",
     "release",
     "save_beside",
@@ -196,6 +204,7 @@ __all__ = [
     "shards_named",
     "shards_to_record",
     "shares_of",
+    "status_of",
     "stow",
     "trimmed_mean",
     "unpack",

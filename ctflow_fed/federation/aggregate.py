@@ -24,6 +24,9 @@ __all__ = [
 TRIMMED = 0.2
 """The part of the sites that a trimmed mean leaves out at either end."""
 
+PIECE = 2**20
+"""Values that are compared at a time, so that many sites need little memory."""
+
 
 def federated_average(
     updates: Mapping[str, Arrays], shares: Mapping[str, float]
@@ -104,11 +107,15 @@ def _by_coordinate(
     updates: Mapping[str, Arrays],
     reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> dict[str, NDArray[np.float32]]:
-    """Reduce the sites' values of each array, stacked as [site, ...]."""
+    """Reduce the sites' values of each array, stacked as [site, value] in pieces."""
     sites = sorted(updates)
-    return {
-        name: reduce(
-            np.stack([updates[site][name] for site in sites]).astype(np.float64)
-        ).astype(np.float32)
-        for name in updates[sites[0]]
-    }
+    reduced: dict[str, NDArray[np.float32]] = {}
+    for name, first in updates[sites[0]].items():
+        flat = [updates[site][name].reshape(-1) for site in sites]
+        pieces = [
+            reduce(np.stack([each[i : i + PIECE] for each in flat]).astype(np.float64))
+            for i in range(0, first.size, PIECE)
+        ]
+        whole = np.concatenate([*pieces, np.empty(0)]).astype(np.float32)
+        reduced[name] = whole.reshape(first.shape)
+    return reduced

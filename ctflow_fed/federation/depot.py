@@ -70,6 +70,13 @@ class Depot:
         """Remove what has arrived, once it is no longer needed."""
         shutil.rmtree(self._arrived, ignore_errors=True)
 
+    def close(self) -> None:
+        """Remove what was offered, and all that has arrived."""
+        for shard in self._shards():
+            (self.folder / "down" / shard.digest).unlink(missing_ok=True)
+        self._offered.clear()
+        self.clear()
+
     def _shards(self) -> set[Shard]:
         cargoes = [each for each in self._offered.values() if isinstance(each, tuple)]
         return {shard for cargo in cargoes for shard in cargo}

@@ -118,6 +118,7 @@ class Job:
     def publish(self) -> None:
         """Write the result."""
         self.ledger.publish(self.chosen)
+        self.depot.close()
         shutil.rmtree(self.ledger.folder / NEXT, ignore_errors=True)
 
     def order(self, round_number: int, arrays: Arrays, sites: int) -> RoundOrder:

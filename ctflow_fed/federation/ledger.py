@@ -10,6 +10,8 @@
     adapter/             the adapter that was merged into it, where one was trained
     released.json        the sites that were let in again, and after which round
     lock                 held by the one process that plays the job
+    progress.json        what that process does, or why it ended
+    events/              the rounds as TensorBoard has them, with tensorboardX
 
 A round is finished when its line is in rounds.jsonl; its package is in place by then.
 """
@@ -74,7 +76,8 @@ class RoundRecord:
     site that did not take part in all of the round, and ``strikes`` are those of them
     whose answer was wrong. The losses are means over sites by their shares, of the
     first and the last quarter of training and of the global model before and after the
-    round; a private job has none, nan here and null in the file. There ``epsilon`` is
+    round; a private job has none, nan here and null in the file. ``losses`` are those
+    of the global model after the round at each site. In a private job ``epsilon`` is
     what each site that took part has spent in all, and ``spent`` are those that cannot
     take another step. ``digest`` is that of the model's weights, ``state`` that of what
     the server carries on beside them, empty if nothing. ``sent`` and ``received`` are
@@ -93,6 +96,7 @@ class RoundRecord:
     train_loss_last: float
     loss_before: float
     loss_after: float
+    losses: dict[str, float]
     seconds: float
     sent: int
     received: int
@@ -136,13 +140,19 @@ class Ledger:
     """The job in one folder; made with `Ledger.open`. It has one writer at a time.
 
     ``job`` is its name, drawn when it begins: two jobs of equal settings have two.
+    ``settings`` are those that its result depends on.
     """
 
     def __init__(
-        self, folder: Path, job: str, records: tuple[RoundRecord, ...]
+        self,
+        folder: Path,
+        job: str,
+        settings: Mapping[str, Any],
+        records: tuple[RoundRecord, ...],
     ) -> None:
         self.folder = folder
         self.job = job
+        self.settings = settings
         self.records = records
 
     @classmethod
@@ -162,7 +172,7 @@ class Ledger:
                 f"the job that is there was begun with other {different}; "
                 "repeat its settings, or choose a new folder"
             )
-        return cls(folder, job, _read_records(folder / ROUNDS))
+        return cls(folder, job, known, _read_records(folder / ROUNDS))
 
     @property
     def rounds(self) -> int:
@@ -257,8 +267,8 @@ def read_ledger(folder: Path) -> Ledger:
     """Read the job in a folder; raises ``PackageError`` where none is."""
     if not (folder / RUN).exists():
         raise PackageError(f"expected the folder of a job, got one without a {RUN}")
-    job, _ = _read_run(folder / RUN)
-    return Ledger(folder, job, _read_records(folder / ROUNDS))
+    job, settings = _read_run(folder / RUN)
+    return Ledger(folder, job, settings, _read_records(folder / ROUNDS))
 
 
 def playing(folder: Path) -> AbstractContextManager[IO[bytes]]:

@@ -7,7 +7,7 @@ from html import escape
 
 from ctflow_fed.evaluation import Interval
 
-__all__ = ["Bar", "curve", "forest"]
+__all__ = ["Bar", "curve", "forest", "histogram"]
 
 TOP, RIGHT, BOTTOM = 22, 28, 46
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT = 640, 260, 56
@@ -91,6 +91,29 @@ def forest(bars: Sequence[Bar], *, reference: float, x_title: str) -> str:
     ]
     body.append(_text("tick", (NAMES_LEFT + FOREST_WIDTH) / 2, bottom + 40, x_title))
     return _svg(FOREST_WIDTH, bottom + BOTTOM, x_title, body)
+
+
+def histogram(edges: Sequence[float], heights: Sequence[float], *, x_title: str) -> str:
+    """Draw a bar for each height, between neighbouring edges; all may be zero."""
+    bottom = CURVE_HEIGHT - BOTTOM
+    y = _Scale(0, 1.05 * max(*heights, 1e-9), bottom, TOP)
+    x = _Scale(edges[0], edges[-1], CURVE_LEFT, CURVE_WIDTH - RIGHT)
+    body = [
+        _line("grid", (CURVE_LEFT, y(tick)), (CURVE_WIDTH - RIGHT, y(tick)))
+        + _text("tick end", CURVE_LEFT - 8, y(tick) + 4, f"{tick:g}")
+        for tick in y.ticks()
+    ]
+    body += [_text("tick", x(tick), bottom + 18, f"{tick:g}") for tick in x.ticks()]
+    body += [
+        f'<rect class="column" x="{x(low)}" y="{y(height)}" '
+        f'width="{max(0.5, x(high) - x(low) - 1):.1f}" '
+        f'height="{bottom - y(height):.1f}"/>'
+        for low, high, height in zip(edges, edges[1:], heights, strict=False)
+    ]
+    body.append(
+        _text("tick", (CURVE_LEFT + CURVE_WIDTH) / 2, CURVE_HEIGHT - 6, x_title)
+    )
+    return _svg(CURVE_WIDTH, CURVE_HEIGHT, x_title, body)
 
 
 def _bar(bar: Bar, middle: float, x: _Scale) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Shaped, UInt8
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import MissingExtraError
 
-__all__ = ["LUNG", "MEDIASTINUM", "View", "Window", "views"]
+__all__ = ["LUNG", "MEDIASTINUM", "View", "Window", "picture", "views"]
 
 PICTURE_WIDTH = 200  # pixels: sharp enough for a phone, small enough for forty of them
 
@@ -58,13 +58,13 @@ def views(volume: CTVolume) -> tuple[View, ...]:
     shown.insert(2, ("middle axial", axial["middle"], MEDIASTINUM, row_mm))
     shown.append(("coronal", coronal, LUNG, slice_mm))
     return tuple(
-        View(f"{name}, {window.name}", _png(plane, window, pixel_mm / col_mm))
+        View(f"{name}, {window.name}", picture(plane, window, pixel_mm / col_mm))
         for name, plane, window, pixel_mm in shown
     )
 
 
-def _png(plane: Plane, window: Window, aspect: float) -> str:
-    """Draw a plane whose rows are ``aspect`` times as far apart as its columns."""
+def picture(plane: Plane, window: Window, aspect: float) -> str:
+    """Draw a plane as a data URI; rows are ``aspect`` times as far apart as columns."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -1,17 +1,17 @@
 """The page: an account of a run, its pictures and its charts in one HTML file."""
 
-from importlib.resources import files
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import MissingExtraError
 from ctflow_fed.evaluation import Interval, UtilityResult
 from ctflow_fed.files import write_text
 from ctflow_fed.report.account import Pair, RunAccount
 from ctflow_fed.report.charts import Bar, curve, forest
 from ctflow_fed.report.figures import views
 from ctflow_fed.report.reading import number, reading, signed, span, verdict
+from ctflow_fed.report.rendering import render
 
 __all__ = ["render_page", "write_page"]
 
@@ -35,31 +35,11 @@ def write_page(path: Path, account: RunAccount) -> None:
 
 def render_page(account: RunAccount) -> str:
     """Return the page of a run as HTML."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "evaluation") from error
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda value: COUNTS.get(value, str(value)),
-        "duration": duration,
-        "number": number,
-        "percent": lambda share: f"{100 * share:.0f} %",
-        "signed": signed,
-        "span": span,
-    }
-    page = environment.from_string(_resource("page.html.j2"))
-    charts = {name: Markup(svg) for name, svg in _charts(account).items()}
-    return page.render(
+    return render(
+        "page.html.j2",
+        filters=FILTERS,
+        charts=_charts(account),
         run=account,
-        style=Markup(_resource("page.css")),
-        charts=charts,
         findings=_findings(account),
         pairs=[_pair(pair) for pair in account.pairs],
         arms=_arms(account.utility),
@@ -77,8 +57,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def _resource(name: str) -> str:
-    return files("ctflow_fed.report").joinpath(name).read_text(encoding="utf-8")
+FILTERS: dict[str, Callable[..., str]] = {
+    "count": lambda value: COUNTS.get(value, str(value)),
+    "duration": duration,
+    "number": number,
+    "percent": lambda share: f"{100 * share:.0f} %",
+    "signed": signed,
+    "span": span,
+}
 
 
 def _charts(account: RunAccount) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """``ctflow intake``: what stands on the screen, and the exit code."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -10,7 +12,8 @@ from ctflow_fed.ct.intake import IntakeSettings
 from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.errors import IncompleteError
+from ctflow_fed.errors import IncompleteError, StoreError
+from ctflow_fed.files import read_json
 
 
 @pytest.fixture
@@ -68,3 +71,29 @@ def test_the_options_have_the_defaults_of_the_settings():
     assert options["image_size"].default == expected.image_size
     assert options["codec"].default == expected.codec
     assert options["encoder"].default == expected.encoder
+
+
+def test_the_quality_account_is_written_on_demand(arguments, tmp_path):
+    page = tmp_path / "quality.html"
+
+    result = run([*arguments, "--image-size", "32", "--quality", str(page)])
+    assert result.exit_code == 0
+    assert "1 of 2 studies were taken in" in page.read_text()
+    assert read_json(page.with_suffix(".json"))["verdicts"] == {
+        "taken": 1,
+        "refused": 1,
+    }
+
+
+def test_an_audit_prints_numbers_and_fails_on_a_leak(arguments, tmp_path):
+    run([*arguments, "--image-size", "32"])
+    log = tmp_path / "run.log"
+    log.write_text("nothing of a patient")
+
+    clean = run([*arguments, "--audit", "--logs", str(log)])
+    log.write_text("took " + hashlib.sha256(b"first").hexdigest())
+    leaking = run([*arguments, "--audit", "--logs", str(log)])
+    assert clean.exit_code == 0
+    assert "digest" in clean.stdout
+    assert isinstance(leaking.exception, StoreError)
+    assert "first" not in leaking.output

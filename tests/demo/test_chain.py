@@ -96,6 +96,7 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         train_loss_last=1.0,
         loss_before=1.0,
         loss_after=0.5,
+        losses={"a": 0.5},
         seconds=1.0,
         sent=1,
         received=0,

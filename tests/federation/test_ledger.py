@@ -21,6 +21,7 @@ def record(number, loss_after=0.8, strikes=()):
         train_loss_last=0.9,
         loss_before=1.0,
         loss_after=loss_after,
+        losses={"a": loss_after},
         seconds=0.1,
         sent=6,
         received=4,

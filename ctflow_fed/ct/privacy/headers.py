@@ -62,7 +62,8 @@ def _in_elements(dataset: Dataset) -> Iterator[Identifier]:
 def _in_element(element: DataElement, value: str) -> Iterator[Identifier]:
     private = element.tag.is_private
     if element.VR == "PN" or (private and "^" in value):
-        yield from of_name(value)
+        coded = "^" not in value and re.search(r"\d", value)  # LUNG1-001 is no name
+        yield from of_text(value) if coded else of_name(value)
     elif element.VR in {"DA", "DT"}:
         yield from of_date(value)
     elif element.VR == "UI":

@@ -58,7 +58,7 @@ megabytes = 4000
 # What a round must offer: noise of DP-SGD (noise multiplier), sites that take part,
 # secure aggregation.
 minimum_noise = 0.0
-minimum_sites = 0
+minimum_sites = 2
 secure_aggregation = false
 """
 

@@ -15,17 +15,16 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import flwr
-import httpx
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
-from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.deployment.site.connection import FLOWER, Flower, GatedConnection
+from ctflow_fed.deployment.site.patient_client import PatientClient, end_process
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import MismatchError
 
-__all__ = ["PatientClient", "check_seam", "run_supernode"]
+__all__ = ["check_seam", "run_supernode"]
 
 internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
 CONNECT = "http_request_response"
@@ -70,28 +69,7 @@ def run_supernode(site: Site, port: int) -> NoReturn:
     os.chdir(site.kit)
     sys.argv = ["flower-supernode", *_words(site, port)]
     flower_supernode()
-    _end("the SuperNode has lost its server")
-
-
-class PatientClient(FleetHttpClient):
-    """Flower's client, with neither of the two ways to go on as a dead node.
-
-    After a 500 it tries again, as after a 503: Flower's own would end the loop or the
-    heartbeat and leave the process alive. After a 401 the process ends with code 1.
-    """
-
-    def _unary_unary(self, **words: Any) -> Any:  # noqa: ANN401  # as Flower's
-        try:
-            return super()._unary_unary(**words)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.UNAUTHORIZED:
-                _end(
-                    "the server does not accept this site: its key is not registered, "
-                    "or this host's clock is wrong; keep it with NTP"
-                )
-            if error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
-                raise httpx.RemoteProtocolError("the server failed") from None
-            raise
+    end_process("the SuperNode has lost its server")
 
 
 def _words(site: Site, port: int) -> list[str]:
@@ -118,14 +96,6 @@ def _gpu(share: float) -> dict[str, str]:
 
 
 def _end_with_thread(what: threading.ExceptHookArgs) -> None:
-    _end(f"a thread of the SuperNode ended with an unexpected {what.exc_type.__name__}")
-
-
-def _end(why: str) -> NoReturn:
-    """End at once, whatever threads are left, so that a service manager starts anew.
-
-    The ClientApp's processes watch this one and follow.
-    """
-    sys.stderr.write(f"error: {why}\n")
-    sys.stderr.flush()
-    os._exit(1)
+    end_process(
+        f"a thread of the SuperNode ended with an unexpected {what.exc_type.__name__}"
+    )

@@ -10,6 +10,7 @@ from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     Holdings,
     Spent,
+    Stowed,
     WireLike,
     check_arrays,
     check_order,
@@ -21,7 +22,17 @@ from ctflow_fed.deployment.site.gate import (
 )
 from ctflow_fed.deployment.site.policy import SITE_TOML, Hours, read_policy
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import RAW, FederationSettings, RoundOrder, pack
+from ctflow_fed.federation import (
+    RAW,
+    FederationSettings,
+    RoundOrder,
+    manifest_of,
+    pack,
+    packed,
+    shards,
+    stow,
+    wire_in,
+)
 from ctflow_fed.model import PRESETS
 from ctflow_fed.training import NoisySteps, PrivacyLedger, PrivacySettings
 
@@ -34,7 +45,7 @@ ORDER = RoundOrder(
     manifest="a" * 64,
     start="b" * 64,
     job="c" * 64,
-    sites=1,
+    sites=2,
 )
 PRIVATE = replace(ORDER, privacy=PrivacySettings(epsilon=1.0, noise_multiplier=8.0))
 STORE = Holdings(studies=20, slices=1600)  # an order goes over it 8 times
@@ -101,7 +112,7 @@ def test_what_is_no_order_is_refused(change):
         ("payloads", {"payloads": ("adapter",)}),
         ("minimum_studies", {"minimum_studies": 21}),
         ("minimum_noise", {"minimum_noise": 1.0}),
-        ("minimum_sites", {"minimum_sites": 2}),
+        ("minimum_sites", {"minimum_sites": 3}),
         ("secure_aggregation", {"secure_aggregation": True}),
         ("metrics", {"metrics": ("num-examples", "loss-first")}),
     ],
@@ -269,3 +280,37 @@ def test_a_site_that_lacks_the_weights_may_say_so(policy):
     lacking = {"lacking": {"site": "a", "more": "x"}}
 
     assert clean_records(policy, "train", lacking) == {"lacking": {"site": "a"}}
+
+
+@pytest.fixture
+def in_shards(monkeypatch, tmp_path):
+    """A function that puts an update into shards of a few bytes, and reads it there."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 5)
+
+    def stowed(*values):
+        update = {"w": np.array(values, np.float32)}
+        manifest = manifest_of(update)
+        cargo = stow(packed(update, manifest), manifest, "float32", tmp_path)
+        return Stowed(manifest, wire_in(cargo, manifest, "float32", tmp_path))
+
+    return stowed
+
+
+def test_an_update_in_shards_is_gated_like_one_in_a_message(policy, in_shards):
+    check_arrays(policy, in_shards(3, 8), "float32", START, 5.0)
+    tight = replace(policy, largest_norm=0.5)
+    with pytest.raises(UpdateError, match=r"largest_norm: 0.5 allowed.* moved 0\.8"):
+        check_arrays(tight, in_shards(3, 8), "float32", START, 5.0)
+    with pytest.raises(UpdateError, match="not finite"):
+        check_arrays(policy, in_shards(1, float("nan")), "float32", START, 5.0)
+
+
+def test_the_names_of_shards_leave_and_nothing_beside_them(policy):
+    names = {"digests": "a" * 64, "sizes": "5"}
+    told = clean_records(policy, "train", {"arrays": {**names, "note": "x"}})
+
+    assert told == {"arrays": names}
+    with pytest.raises(UpdateError, match="digests and sizes"):
+        clean_records(policy, "train", {"arrays": {**names, "digests": "../x"}})
+    with pytest.raises(UpdateError, match="more than an answer"):
+        clean_records(policy, "evaluate", {"arrays": names})

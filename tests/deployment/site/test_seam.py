@@ -4,6 +4,7 @@ import importlib
 import inspect
 import threading
 import warnings
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -11,11 +12,17 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Flower imports warns about click 9
+    from flwr.proto.fleet_pb2 import (
+        ActivateNodeRequest,
+        PullMessagesRequest,
+        PullMessagesResponse,
+    )
     from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
     from flwr.supernode.fleet_http_connection import http_request_response
 
     from ctflow_fed.deployment.site.connection import Flower
-    from ctflow_fed.deployment.site.supernode import PatientClient, check_seam
+    from ctflow_fed.deployment.site.patient_client import PatientClient
+    from ctflow_fed.deployment.site.supernode import check_seam
 
 
 def test_the_pinned_flower_is_entered_where_the_gate_stands():
@@ -29,27 +36,82 @@ def test_the_pinned_flower_is_entered_where_the_gate_stands():
     assert internal.http_request_response is http_request_response
 
 
-class Failing(BaseHTTPRequestHandler):
-    """Answer 500 to whatever comes."""
+class Scripted(BaseHTTPRequestHandler):
+    """Answer each call as the script says: a status, or a link that breaks (None)."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.send_response(500)
-        self.send_header("content-length", "0")
+        self.server.heard.append(self.path.rsplit("/", 1)[-1])
+        status = self.server.script.pop(0)
+        if status is None:
+            return
+        content = PullMessagesResponse().SerializeToString()
+        self.send_response(status)
+        self.send_header("content-type", "application/protobuf")
+        self.send_header("content-length", str(len(content)))
         self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *words):
         """Say nothing."""
 
 
-def test_a_server_that_fails_is_to_flower_a_connection_to_be_tried_again():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"127.0.0.1:{server.server_port}"
-    client = PatientClient.from_server_address(address, True, None, interceptors=[])
+@pytest.fixture
+def scripted(monkeypatch):
+    """A function: a server that answers by a script, and our client for it."""
+    monkeypatch.setattr("ctflow_fed.deployment.site.patient_client.AGAIN_SECONDS", 0.01)
+    with ExitStack() as stack:
+
+        def start(*script):
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+            server.script, server.heard = list(script), []
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            address = f"127.0.0.1:{server.server_port}"
+            client = PatientClient.from_server_address(
+                address, True, None, interceptors=[]
+            )
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            stack.callback(client.close)
+            return server, client
+
+        yield start
+
+
+def test_a_server_that_fails_is_to_flower_a_connection_to_be_tried_again(scripted):
+    _, client = scripted(500)
 
     with pytest.raises(httpx.TransportError):
         client.SendNodeHeartbeat(SendNodeHeartbeatRequest())
-    client.close()
+
+
+def test_a_node_that_may_have_lost_an_order_leaves_and_comes_back(scripted):
+    server, client = scripted(200, 200, None, 412, 200, 200, 200)
+    client.ActivateNode(ActivateNodeRequest())
+    client.PullMessages(PullMessagesRequest())
+    with pytest.raises(httpx.TransportError):
+        client.PullMessages(PullMessagesRequest())
+    client.PullMessages(PullMessagesRequest())
+    client.PullMessages(PullMessagesRequest())
+
+    assert server.heard == [
+        *("activate-node", "pull-messages", "pull-messages"),
+        *("deactivate-node", "activate-node", "pull-messages", "pull-messages"),
+    ]
+
+
+def test_a_call_that_never_reached_the_server_has_lost_no_order(scripted):
+    server, client = scripted()
     server.shutdown()
     server.server_close()
+    with pytest.raises(httpx.ConnectError):
+        client.PullMessages(PullMessagesRequest())
+
+    assert not client._may_have_lost
+
+
+def test_a_node_that_was_killed_waits_until_the_server_knows(scripted):
+    server, client = scripted(412, 412, 200)
+    client.ActivateNode(ActivateNodeRequest())
+
+    assert server.heard == ["activate-node"] * 3

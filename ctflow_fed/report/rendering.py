@@ -1,0 +1,42 @@
+"""Templates of this package -> HTML that needs no other file and no network."""
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+
+from ctflow_fed.errors import MissingExtraError
+
+__all__ = ["render"]
+
+
+def render(
+    template: str,
+    *,
+    filters: Mapping[str, Callable[..., str]],
+    charts: Mapping[str, str],
+    **values: object,
+) -> str:
+    """Fill a template with values; ``charts`` are SVG texts that stand as they are.
+
+    Raises ``MissingExtraError`` where jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "evaluation") from error
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.from_string(_resource(template)).render(
+        style=Markup(_resource("page.css")),
+        charts={name: Markup(svg) for name, svg in charts.items()},
+        **values,
+    )
+
+
+def _resource(name: str) -> str:
+    return files("ctflow_fed.report").joinpath(name).read_text(encoding="utf-8")
