@@ -135,6 +135,7 @@ def test_an_effusion_belongs_to_the_space_that_it_is_named_with(report, findings
         ),
         ("The consolidation has resolved.", set()),
         ("Resolution of the pleural effusion.", set()),
+        ("Emphysema. Resolved right pleural effusion.", {"Emphysema"}),
         ("The chest tube was removed.", set()),
         ("Bronchiectasis was ruled out.", set()),
         ("A nodule is unlikely.", set()),
@@ -150,6 +151,10 @@ def test_what_was_or_may_be_is_told_from_what_is(report, findings):
         ("Pleura: No effusion. Lymph nodes: normal. Nodules: none.", set()),
         ("Lymph nodes: Enlarged in the mediastinum.", {"Lymphadenopathy"}),
         ("Mediastinal lymph nodes are normal in size.", set()),
+        (
+            "The aorta is normal in calibre with mild atherosclerotic calcifications.",
+            {"Arterial wall calcification"},
+        ),
         (
             "1. Emphysema\n2. No nodule\n3. Hiatal hernia",
             {"Emphysema", "Hiatal hernia"},

@@ -49,6 +49,7 @@ DENIED_BEFORE = re.compile(
     rf"\b(?:no{UNCHANGED}|without{UNCHANGED}|neither|nor|absence of|free of|lack of"
     r"|negative for|history of|(?:resolution|disappearance) of"
     r"|(?:to )?(?:exclude|rule out))\b"
+    r"|^\W*(?:interval )?resolved\b"
 )
 
 DENIED_AFTER = re.compile(
@@ -59,8 +60,12 @@ DENIED_AFTER = re.compile(
     r"|(?<!be )(?<!not )\b(?:excluded|ruled out)\b|- ?no thickening"
     r"|\b(?:full|complete) (?:regression|resolution)|completely regressed"
     r"|: ?(?:no|none|nil|normal|negative|clear|unremarkable)\b"
-    r"|^[^,]*\b(?:is|are|was|were|appears?) (?:of )?(?:normal|natural|unremarkable)\b"
 )
+
+NORMAL = re.compile(
+    r"[^,]*\b(?:is|are|was|were|appears?) (?:of )?(?:normal|natural|unremarkable)\b"
+)
+"""What follows a mention of something that is as it should be."""
 
 PAST = re.compile(
     r"^\W*in (?:the|his|her|a) (?:previous|prior)\b(?!.*\b(?:current|this|now|compar))"
@@ -80,16 +85,20 @@ def labels_of(report: str) -> dict[str, int]:
     Sections on the indication, the technique and earlier scans are not read. Written
     for English reports, measured on those of CT-RATE (README.md beside this file).
     """
+    text = report.lower()
+    if ":" in text:  # else there is no heading
+        text = UNREAD.sub("\n", text)
+    stems = [(stem, finding) for stem, finding in STEMS if stem in text]
     labels = dict.fromkeys(FINDINGS, 0)
-    for clause in _clauses(report):
-        for finding in {finding for stem, finding in STEMS if stem in clause}:
+    for clause in _clauses(text):
+        for finding in {finding for stem, finding in stems if stem in clause}:
             if not labels[finding] and _states(clause, RULES[finding]):
                 labels[finding] = 1
     return labels
 
 
-def _clauses(report: str) -> Iterator[str]:
-    for sentence in SENTENCE_END.split(UNREAD.sub("\n", report.lower())):
+def _clauses(text: str) -> Iterator[str]:
+    for sentence in SENTENCE_END.split(text):
         if not PAST.match(sentence):
             yield from CLAUSE_END.split(sentence)
 
@@ -106,4 +115,5 @@ def _is_denied(clause: str, start: int, end: int) -> bool:
     """Whether a negation reaches the words from ``start`` to ``end``."""
     before = STATED.split(clause[:start])[-1] + clause[start:end]
     after = clause[start:end] + STATED.split(clause[end:])[0]
-    return bool(DENIED_BEFORE.search(before) or DENIED_AFTER.search(after))
+    denials = (DENIED_BEFORE.search(before), DENIED_AFTER.search(after))
+    return any(denials) or NORMAL.match(clause, end) is not None
