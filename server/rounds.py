@@ -105,7 +105,7 @@ def _play_round(
     """
     began, number = time.monotonic(), job.ledger.rounds + 1
     barred = _barred(job)
-    trained = _train(exchange, job, number, barred)
+    trained = _train(exchange, job, number, {*barred, *job.settings.held_out})
     spending, spent = _spending(trained), _spent(trained)
     results = trained.taken
     if job.is_spent(spent) and len(results) < job.settings.min_sites:
@@ -189,8 +189,9 @@ def _global_loss(
 ) -> tuple[float, Answers[float]]:
     """Return the loss of the global model over the sites, and what each of them said.
 
-    The sites ``without`` are not asked: who was silent just now would be so again. In a
-    private job nobody is asked.
+    Where sites are held out it is theirs, nan where none of them has told it. The sites
+    ``without`` are not asked: who was silent just now would be so again. In a private
+    job nobody is asked.
     """
     if job.settings.is_private:
         return math.nan, Answers({}, {}, frozenset(), frozenset(), Traffic())
@@ -202,8 +203,12 @@ def _global_loss(
     told = exchange.ask(number, model, MessageType.EVALUATE, read, without)
     if not told.taken:
         raise _ended(number, "got nothing usable from any site", told.refused)
-    slices = {site: facts[site].weight for site in told.taken}
-    return weighted_mean(told.taken, shares_of(slices, job.settings.max_share)), told
+    judges = set(job.settings.held_out) or set(told.taken)
+    losses = {site: loss for site, loss in told.taken.items() if site in judges}
+    if not losses:
+        return math.nan, told
+    slices = {site: facts[site].weight for site in losses}
+    return weighted_mean(losses, shares_of(slices, job.settings.max_share)), told
 
 
 def _mean(
@@ -219,7 +224,7 @@ def _mean(
 def _barred(job: Job) -> dict[str, str]:
     """Return who is asked no more and why; too few others end the job for now."""
     barred = {**job.ledger.quarantined(), **job.ledger.spent}
-    if len(job.settings.sites) - len(barred) < job.settings.min_sites:
+    if len(set(job.settings.trainers) - set(barred)) < job.settings.min_sites:
         raise _ended(job.ledger.rounds + 1, "has too few sites left", barred)
     return barred
 

@@ -133,6 +133,11 @@ def server(folder: Path) -> None:
     help="Stop after so many rounds without a lower loss, with the best model.",
 )
 @click.option(
+    "--held-out",
+    multiple=True,
+    help="A site that trains nothing and tells the loss that counts.",
+)
+@click.option(
     "--adapter-rank",
     default=0,
     help="Train a low-rank adapter in place of all weights (16 is usual).",

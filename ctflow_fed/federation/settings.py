@@ -25,6 +25,9 @@ ConfigValue = str | int | float | bool
 OPTIMIZERS = ("fresh", "kept")
 """How a site's optimizer begins a round: anew, or as it ended the round before."""
 
+NAMES = ("sites", "held-out")
+"""Keys of the run config that hold the names of sites, with commas."""
+
 LARGEST_RANK = 1024
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -71,7 +74,8 @@ class FederationSettings:
     site then: no loss and no count, so that all sites count the same.
 
     After ``patience`` rounds without a lower loss the job ends with the model of its
-    best round; with 0 it plays all rounds and keeps the last.
+    best round; with 0 it plays all rounds and keeps the last. The loss is that of all
+    sites, or of those that are ``held_out``: these train nothing and only tell it.
     """
 
     out: str
@@ -91,6 +95,7 @@ class FederationSettings:
     min_sites: int = 1
     max_share: float = 1.0
     patience: int = 0
+    held_out: tuple[str, ...] = ()
     adapter_rank: int = 0
     precision: str = "float32"
     optimizer: str = "fresh"
@@ -113,6 +118,7 @@ class FederationSettings:
         for site in self.sites:
             check_site_name(site)
         object.__setattr__(self, "sites", tuple(sorted(self.sites)))
+        object.__setattr__(self, "held_out", tuple(sorted(self.held_out)))
         _within("rounds", self.rounds, 1, 10**6)
         _within("steps", self.steps, 1, 10**6)
         _within("seed", self.seed, 0, 2**63 - 1)
@@ -128,7 +134,7 @@ class FederationSettings:
     def from_run_config(cls, config: Mapping[str, Any]) -> "FederationSettings":
         """Read Flower's run config; keys are the fields with hyphens, all required.
 
-        ``sites`` is one string there, with commas.
+        ``sites`` and ``held-out`` are one string each there, with commas.
         """
         kinds = {field.name.replace("_", "-"): field.type for field in fields(cls)}
         if set(config) != set(kinds):
@@ -137,7 +143,7 @@ class FederationSettings:
                 f"the run config must have exactly our keys; look at: {different}"
             )
         values: dict[str, Any] = {
-            key: _sites(config[key]) if key == "sites" else config[key] for key in kinds
+            key: _sites(config[key]) if key in NAMES else config[key] for key in kinds
         }
         for key, kind in kinds.items():
             if kind is float and type(values[key]) is int:
@@ -148,8 +154,8 @@ class FederationSettings:
 
     def to_run_config(self) -> dict[str, ConfigValue]:
         """Return what `from_run_config` reads."""
-        values = {**asdict(self), "sites": ",".join(self.sites)}
-        return {key.replace("_", "-"): value for key, value in values.items()}
+        values = {key.replace("_", "-"): value for key, value in asdict(self).items()}
+        return {**values, **{key: ",".join(values[key]) for key in NAMES}}
 
     def training(self) -> TrainSettings:
         """Return how a site trains; a short round warms up in a quarter of it."""
@@ -179,6 +185,11 @@ class FederationSettings:
         )
 
     @property
+    def trainers(self) -> tuple[str, ...]:
+        """The sites that train."""
+        return tuple(site for site in self.sites if site not in self.held_out)
+
+    @property
     def server_rate(self) -> float:
         """The learning rate of the strategy's rule: what was chosen, or its own."""
         return self.server_learning_rate or STRATEGIES[self.strategy].learning_rate
@@ -187,7 +198,12 @@ class FederationSettings:
         """Refuse what the server cannot make of the answers."""
         _within("server-learning-rate", self.server_learning_rate, 0, 10)
         _within("server-ema", self.server_ema, 0, 0.9999)
-        _within("min-sites", self.min_sites, 1, len(self.sites))
+        if not set(self.held_out) < set(self.sites):
+            raise SettingsError(
+                "expected some sites of the job as held-out, and others that train, "
+                "got an unknown one or all; name fewer"
+            )
+        _within("min-sites", self.min_sites, 1, len(self.trainers))
         _within("max-share", self.max_share, 0.01, 1)
         _within("patience", self.patience, 0, 10**6)
         _check_word("strategy", self.strategy, STRATEGIES)
@@ -229,6 +245,11 @@ class FederationSettings:
                 "expected no patience in a private job, for no site tells a loss; "
                 "leave it out"
             )
+        if self.held_out:
+            raise SettingsError(
+                "expected no site to be held out of a private job, in which none tells "
+                "a loss, got some; leave them out"
+            )
         if self.optimizer == "kept":
             raise SettingsError(
                 "expected a fresh optimizer in a private job, got one that is kept; "
@@ -254,7 +275,7 @@ class FederationSettings:
         """
         loose = {"out", "nodes", "init", "preset", "wait_seconds", "round_seconds"}
         values = {k: v for k, v in asdict(self).items() if k not in loose}
-        return {**values, "sites": list(self.sites)}
+        return {**values, "sites": list(self.sites), "held_out": list(self.held_out)}
 
 
 def _sites(value: object) -> tuple[str, ...]:

@@ -37,7 +37,10 @@ def test_the_run_config_of_the_bundle_is_these_settings_with_these_defaults():
 
 
 def test_settings_survive_the_run_config():
-    assert FederationSettings.from_run_config(SETTINGS.to_run_config()) == SETTINGS
+    held = replace(SETTINGS, held_out=("b",))
+    for settings in (SETTINGS, held):
+        config = settings.to_run_config()
+        assert FederationSettings.from_run_config(config) == settings
 
 
 def test_a_whole_number_is_fine_where_a_fraction_may_stand():
@@ -73,6 +76,8 @@ def test_a_whole_number_is_fine_where_a_fraction_may_stand():
         ("server-ema", float("nan")),
         ("min-sites", 0),
         ("min-sites", 3),
+        ("held-out", "c"),
+        ("held-out", "a,b"),
         ("max-share", 0.0),
         ("max-share", 1.1),
         ("patience", -1),

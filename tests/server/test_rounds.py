@@ -441,6 +441,24 @@ def test_a_job_that_gets_no_better_ends_with_the_model_of_its_best_round(
     assert idle.sent == []
 
 
+def test_a_site_that_is_held_out_trains_nothing_and_its_loss_decides(
+    direct_grid, stores, settings
+):
+    settings = replace(settings, rounds=9, steps=1, patience=1, held_out=("b",))
+    grid = direct_grid(stores, a=with_losses(1.0, 0.9, 0.8, 0.7))
+    grid.answers["b"] = with_losses(1.0, 0.5, 0.6)
+    play_job(grid, settings)
+
+    records = records_of(settings)
+    asked = {m.metadata.message_type for m in grid.sent if m.metadata.dst_node_id == 2}
+    assert MessageType.TRAIN not in asked
+    assert [set(record["slices"]) for record in records] == [{"a"}, {"a"}]
+    assert [record["loss_after"] for record in records] == [0.5, 0.6]
+    assert records[0]["losses"] == {"a": 0.9, "b": 0.5}
+    digest = load_package(Path(settings.out) / "model").digest
+    assert digest == records[0]["digest"]
+
+
 def test_a_replayed_answer_is_refused(direct_grid, stores, settings):
     play_job(direct_grid(stores, b=replaying()), settings)
 
