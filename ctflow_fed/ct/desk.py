@@ -110,7 +110,7 @@ class Desk:
             names = [normal_name(name) for name in scan.names]
             name = next((name for name in names if name in self._table), names[0])
             try:
-                yield self._taken(name, scan, entry)
+                yield self._taken(name, scan, entry, alone=len(scans) == 1)
             except InputError as error:
                 yield self._refused(name, str(error))
 
@@ -123,7 +123,7 @@ class Desk:
         with _refusing_what_breaks():
             return scans_in(entry.path, self._settings.policy, alone=alone)
 
-    def _taken(self, name: str, scan: Scan, entry: Entry) -> Decision:
+    def _taken(self, name: str, scan: Scan, entry: Entry, *, alone: bool) -> Decision:
         study = self._hashed(name)
         if self._store is not None and study in self._store:
             return Decision(name, StudyAccount(study, "taken"))
@@ -133,7 +133,7 @@ class Desk:
         with _refusing_what_breaks():
             volume, choice = scan.read()
             numbers, remarks = self._judged(volume)
-            scrubbed = scrub_report(report, entry.path)
+            scrubbed = scrub_report(report, entry.path, alone=alone)
             verdict: Verdict = "corrected" if volume.notes else "taken"
             reason = "; ".join([*volume.notes, *remarks, *filter(None, [choice])])
             squared = volume.squared(self._settings.image_size)

@@ -10,6 +10,7 @@ from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom, parse, refusing_doubts
+from ctflow_fed.ct.metaimage import ITK_SUFFIXES
 from ctflow_fed.ct.privacy.identity import Identifier, of_date, of_name, of_text
 from ctflow_fed.errors import VolumeError
 
@@ -31,12 +32,13 @@ TECHNICAL = re.compile(
 """The standard elements that describe scans; they tell nothing."""
 
 STANDARD_UID = "1.2.840.10008."
+TEXT_HEADER = 2**16
 LONG_NUMBER = 6
 """Characters from which a number in a private element is one of a kind."""
 
 
 def header_identifiers(path: Path) -> frozenset[Identifier]:
-    """Return what the header of a DICOM or NIfTI file tells, private elements too.
+    """Return what the header of a volume or DICOM file tells, private elements too.
 
     Values that need not tell anything are of the kind ``other``. A file whose header
     cannot be read tells nothing.
@@ -48,6 +50,8 @@ def header_identifiers(path: Path) -> frozenset[Identifier]:
                 return frozenset(_in_elements(dataset))
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return frozenset(_in_nifti(path))
+        if path.name.lower().endswith(ITK_SUFFIXES):
+            return frozenset(_in_text_header(path))
     except VolumeError:
         pass
     return frozenset()
@@ -107,3 +111,12 @@ def _in_nifti(path: Path) -> Iterator[Identifier]:
         return
     for text in texts:
         yield from _vague(of_text(text))
+
+
+def _in_text_header(path: Path) -> Iterator[Identifier]:
+    """Yield what the lines of a MetaImage or NRRD header tell, up to the voxels."""
+    with path.open("rb") as file:
+        start = file.read(TEXT_HEADER)
+    for line in re.split(rb"\n\r?\n|ElementDataFile", start)[0].splitlines():
+        value = re.split("[:=]+", line.decode("latin-1"), maxsplit=1)[-1].strip()
+        yield from of_name(value) if "^" in value else _vague(of_text(value))

@@ -1,31 +1,29 @@
 """The report of a study, scrubbed by what its scan and its row in the table tell."""
 
-from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from ctflow_fed.ct.dicom.series import visible_files
 from ctflow_fed.ct.privacy.headers import header_identifiers
-from ctflow_fed.ct.privacy.identity import in_cells
+from ctflow_fed.ct.privacy.identity import Identifier, in_cells
 from ctflow_fed.ct.privacy.scrub import Scrubbed, scrub
 from ctflow_fed.ct.report_table import Report
 
 __all__ = ["scrub_report"]
 
 
-def scrub_report(report: Report, scan: Path) -> Scrubbed:
+def scrub_report(report: Report, scan: Path, *, alone: bool = True) -> Scrubbed:
     """Scrub the text of a report.
 
-    ``scan`` is the file or the folder of the study; all files of a folder are of one
-    patient, so one header of each folder is read.
+    ``scan`` is the file or the folder of the study. Of a folder of a study ``alone``
+    one header a folder is read, of one with several studies every header, once.
     """
-    identifiers = set(in_cells(report.private))
-    for path in _one_a_folder(scan):
-        identifiers |= header_identifiers(path)
-    return scrub(report.text, identifiers)
+    return scrub(report.text, in_cells(report.private) | _told_in(scan, alone))
 
 
-def _one_a_folder(scan: Path) -> Iterator[Path]:
-    if scan.is_file():
-        yield scan
-        return
-    yield from {path.parent: path for path in visible_files(scan)}.values()
+@lru_cache(maxsize=4)
+def _told_in(scan: Path, alone: bool) -> frozenset[Identifier]:
+    paths = [scan] if scan.is_file() else visible_files(scan)
+    if alone:
+        paths = list({path.parent: path for path in paths}.values())
+    return frozenset(each for path in paths for each in header_identifiers(path))
