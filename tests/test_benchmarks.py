@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,21 @@ def test_one_command_measures_prints_and_writes(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "left out" in done.stdout
     assert out.exists()
+
+
+CHILD = "x = bytearray(80_000_000); print(flush=True); input()"
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+
+
+def test_the_memory_of_a_process_and_of_those_that_it_starts_is_seen():
+    from processes import MemoryWatch
+
+    words = [sys.executable, "-c", PARENT]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe) as parent:
+        with MemoryWatch({"both": parent.pid}) as watch:
+            parent.stdout.readline()
+            time.sleep(1.0)
+        parent.communicate(b"\n")
+
+    assert 80 < max(watch.peaks["both"].values()) < watch.totals["both"] < 400
