@@ -41,6 +41,11 @@ POSITIVE = click.IntRange(1)
 @click.option(
     "--rows", type=POSITIVE, default=128, show_default=True, help="Rows and columns."
 )
+@click.option(
+    "--awkward",
+    is_flag=True,
+    help="Write one phantom in every awkward form of DICOM, with the truth beside it.",
+)
 def command(
     out: Path,
     count: int,
@@ -49,11 +54,15 @@ def command(
     seed: int,
     slices: int,
     rows: int,
+    awkward: bool,
 ) -> None:
     """Write phantom studies as DICOM or NIfTI, with reports.
 
     The same command goes on where it was stopped.
     """
+    if awkward:
+        _write_awkward(out, seed)
+        return
     from dataclasses import replace
 
     from ctflow_fed.ct.phantom import HELD_OUT, HOSPITALS, PUBLIC
@@ -64,3 +73,11 @@ def command(
     scanner = population.scanner.resized(slices, rows)
     write_studies(out, replace(population, scanner=scanner), count, seed, kind)
     click.echo(f"{count} studies and reports.csv in {out}")
+
+
+def _write_awkward(out: Path, seed: int) -> None:
+    """Write the awkward forms; what intake has to say of each stands beside them."""
+    from ctflow_fed.ct.phantom.awkward import CASES, write_awkward
+
+    write_awkward(out, seed=seed)
+    click.echo(f"{len(CASES)} cases, cases.json and truth in {out}")

@@ -35,6 +35,8 @@ def integer(dataset: Dataset, keyword: str, *, big: bool, signed: bool = False) 
     """Return the two-byte integer of an element, or raise ``ValueError``."""
     element = dataset.get_item(_tag(keyword))
     value = None if element is None else element.value
+    if isinstance(value, int):
+        return value  # pydicom asked for it when it read a sequence
     if not isinstance(value, bytes) or len(value) != 2:
         raise ValueError("expected one integer of two bytes")
     return int.from_bytes(value, "big" if big else "little", signed=signed)
