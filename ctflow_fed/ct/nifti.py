@@ -127,7 +127,11 @@ def _header(file: io.BufferedIOBase) -> Nifti1Header:
     """Read the header alone: extensions may claim any length and hold anything."""
     start = file.read(Nifti2Header.sizeof_hdr)
     kind = Nifti2Header if start[4:7] == b"n+2" else Nifti1Header
-    header: Nifti1Header = kind.from_fileobj(io.BytesIO(start[: kind.sizeof_hdr]))
+    header: Nifti1Header = kind.from_fileobj(
+        io.BytesIO(start[: kind.sizeof_hdr]),
+        check=False,  # it would write values of the header into the log
+    )
+    header.get_data_dtype(), header.get_data_shape()  # raise for what is unknown
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
         raise ValueError("the voxels of a pair of files lie elsewhere")
     return header

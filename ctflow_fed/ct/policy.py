@@ -29,15 +29,6 @@ class IntakePolicy:
     region: Literal["chest", "any"] = "chest"
     kernel: Literal["soft", "lung"] = "soft"
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            choices = get_args(field.type)
-            if getattr(self, field.name) not in choices:
-                raise SettingsError(
-                    f"expected {field.name} to be {' or '.join(choices)}, got another "
-                    "value; choose one of them"
-                )
-
     @classmethod
     def from_toml(cls, path: Path) -> "IntakePolicy":
         """Read the choices from a TOML file; those that it leaves out are strict."""
@@ -58,7 +49,14 @@ class IntakePolicy:
             raise SettingsError(
                 f"expected a policy of {', '.join(known)}, got another name; remove it"
             )
-        return cls(**value)  # type: ignore[arg-type]  # checked on birth
+        for field in fields(cls):
+            choices = get_args(field.type)
+            if value.get(field.name, choices[0]) not in choices:
+                raise SettingsError(
+                    f"expected {field.name} to be {' or '.join(choices)}, got another "
+                    "value; choose one of them"
+                )
+        return cls(**value)  # type: ignore[arg-type]  # checked just now
 
 
 STRICT = IntakePolicy(region="any")
