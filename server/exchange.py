@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from ctflow_fed.federation import (
@@ -52,40 +52,44 @@ class Exchange:
     def __init__(
         self, grid: Grid, roster: Roster, job: Job, reporter: Reporter
     ) -> None:
-        self.roster = roster
-        self._grid, self._job, self._reporter = grid, job, reporter
+        self.grid, self.roster = grid, roster
+        self._job, self._reporter = job, reporter
         self._held = _held_after(job)
 
     def ask(
         self,
-        number: int,
+        order: RoundOrder,
         arrays: Arrays,
         kind: str,
         read: Callable[[RecordDict, str], T],
         without: Collection[str],
+        secure: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Answers[T]:
         """Ask every site but those ``without`` about arrays; hear what they say.
 
-        Where fewer sites than a round needs are there, they are waited for.
+        In a ``secure`` round those are asked for whom there is something beside the
+        order.
         """
         job, settings = self._job, self._job.settings
-        least, grace = settings.min_sites, settings.wait_seconds
-        nodes = self.roster.gather(least, grace, without)
-        order = job.order(number, arrays, len(nodes))
+        least, grace = settings.quorum, settings.wait_seconds
+        nodes = self.present(without)
+        if secure is not None:
+            nodes = {site: nodes[site] for site in secure if site in nodes}
         parcels = Parcels(order, arrays, job.part, job.change, job.depot)
-        post = _Post(order, kind, settings.round_seconds + 60)
+        post = _Post(order, kind, settings.round_seconds + 60, secure or {})
         filled: set[str] = set()
 
         def write(site: str, node: int, reply: Message | None) -> Message | None:
             if reply is None or is_crash(reply):
-                return post.message(node, parcels.for_holder(self._held.get(site, "")))
+                parcel = parcels.for_holder(self._held.get(site, ""))
+                return post.message(site, node, parcel)
             if is_lacking(reply) and site not in filled:
                 filled.add(site)
-                return post.message(node, parcels.everything)
+                return post.message(site, node, parcels.everything)
             return None
 
-        self._reporter.ask(kind, number, nodes)
-        inquiry = Inquiry(self._grid, self.roster, write, self._reporter.hear)
+        self._reporter.ask(kind, order.round_number, nodes)
+        inquiry = Inquiry(self.grid, self.roster, write, self._reporter.hear)
         replies = inquiry.answers(nodes, settings.round_seconds, grace, least)
         heard = sort_replies(replies, order, self.roster.facts, read)
         for site in nodes:
@@ -94,6 +98,14 @@ class Exchange:
         refused = {**heard.refused, **self._unheard(nodes, silent, without)}
         traffic = sum(map(traffic_in, replies.values()), post.traffic)
         return Answers(heard.taken, refused, heard.wrong, silent, traffic)
+
+    def present(self, without: Collection[str]) -> dict[str, int]:
+        """Return the nodes of the sites that are there, but for those ``without``.
+
+        Where fewer than a round needs are there, they are waited for.
+        """
+        settings = self._job.settings
+        return self.roster.gather(settings.quorum, settings.wait_seconds, without)
 
     def _unheard(
         self,
@@ -122,13 +134,22 @@ def _held_after(job: Job) -> dict[str, str]:
 class _Post:
     """The messages of one order, and what of arrays goes with them."""
 
-    def __init__(self, order: RoundOrder, kind: str, seconds: float) -> None:
+    def __init__(
+        self,
+        order: RoundOrder,
+        kind: str,
+        seconds: float,
+        secure: Mapping[str, Mapping[str, str]],
+    ) -> None:
         self.traffic = Traffic()
         self._order, self._kind, self._seconds = order, kind, seconds
+        self._secure = secure
 
-    def message(self, node: int, parcel: Parcel) -> Message:
-        """Return the order with a parcel for a node, and count it as sent."""
+    def message(self, site: str, node: int, parcel: Parcel) -> Message:
+        """Return the order with a parcel for a site's node, and count it as sent."""
         self.traffic += Traffic(sent=parcel.bytes, shards=parcel.shards)
         content = order_content(self._order, parcel)
+        if site in self._secure:
+            content["secure"] = ConfigRecord({**self._secure[site]})
         group = str(self._order.round_number)
         return Message(content, node, self._kind, ttl=self._seconds, group_id=group)

@@ -13,9 +13,10 @@ from pathlib import Path
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from ctflow_fed.errors import CTFlowError, IncompleteError
+from ctflow_fed.errors import CTFlowError, IncompleteError, InputError
 from ctflow_fed.federation import (
     SPENT,
+    Arrays,
     Board,
     FederationSettings,
     Job,
@@ -28,6 +29,7 @@ from ctflow_fed.federation import (
     weighted_mean,
 )
 from server.exchange import Answers, Exchange
+from server.secure import SecureRound
 from server.sites import Roster
 from server.strategy import CheckedUpdate, Sorted, Spending, Traffic, loss_in, update_in
 
@@ -105,16 +107,18 @@ def _play_round(
     """
     began, number = time.monotonic(), job.ledger.rounds + 1
     barred = _barred(job)
-    trained = _train(exchange, job, number, {*barred, *job.settings.held_out})
+    trained, mean = _train(exchange, job, number, barred)
     spending, spent = _spending(trained), _spent(trained)
     results = trained.taken
-    if job.is_spent(spent) and len(results) < job.settings.min_sites:
+    if job.is_spent(spent) and len(results) < job.settings.quorum:
         results = {}
     else:
         _check_quorum(job, number, trained, barred)
     slices = {site: exchange.roster.facts[site].weight for site in results}
     shares = shares_of(slices, job.settings.max_share) if results else {}
-    if results:
+    if mean is not None:
+        job.advance({"mean": mean}, {"mean": 1})
+    elif results:
         job.advance({site: result.arrays for site, result in results.items()}, slices)
     unasked = trained.silent | set(barred)
     loss_after, told = _global_loss(exchange, job, number, unasked)
@@ -124,7 +128,7 @@ def _play_round(
     return RoundRecord(
         round=number,
         slices=slices,
-        moved={site: result.moved for site, result in results.items()},
+        moved=_moved(results),
         refused={**contested, **lossless, **trained.refused, **barred},
         strikes=sorted(trained.wrong | told.wrong),
         train_loss_first=_mean(results, shares, lambda result: result.loss_first),
@@ -144,6 +148,19 @@ def _play_round(
 
 
 def _train(
+    exchange: Exchange, job: Job, number: int, barred: Mapping[str, str]
+) -> tuple[Answers[CheckedUpdate], Arrays | None]:
+    """Return what the sites trained, and the mean of it where that is all there is."""
+    without, refused = {*barred, *job.settings.held_out}, dict(barred)
+    if not job.settings.secure_aggregation:
+        return _train_openly(exchange, job, number, without), None
+    try:
+        return SecureRound(exchange, job, without, refused).play()
+    except InputError as error:
+        raise _ended(number, f"could not be summed: {error}", refused) from None
+
+
+def _train_openly(
     exchange: Exchange, job: Job, number: int, barred: Collection[str]
 ) -> Answers[CheckedUpdate]:
     """Return what the sites trained from the weights, without what moved too far."""
@@ -156,8 +173,9 @@ def _train(
         depot=job.depot,
         privacy=job.settings.privacy(),
     )
-    answers = exchange.ask(number, start, MessageType.TRAIN, read, barred)
-    moved = {site: result.moved for site, result in answers.taken.items()}
+    order = job.order(number, start, len(exchange.present(barred)))
+    answers = exchange.ask(order, start, MessageType.TRAIN, read, barred)
+    moved = _moved(answers.taken)
     earlier = [far for record in job.ledger.records for far in record.moved.values()]
     out = outliers(moved, earlier)
     idle = {
@@ -171,6 +189,12 @@ def _train(
         refused={**answers.refused, **out, **idle},
         wrong=answers.wrong | set(out),
     )
+
+
+def _moved(results: Mapping[str, CheckedUpdate]) -> dict[str, float]:
+    """Return how far each update went; of those in a secure sum nobody knows."""
+    moved = {site: result.moved for site, result in results.items()}
+    return {site: far for site, far in moved.items() if not math.isnan(far)}
 
 
 def _spending(trained: Sorted[CheckedUpdate]) -> dict[str, Spending]:
@@ -196,11 +220,12 @@ def _global_loss(
     if job.settings.is_private:
         return math.nan, Answers({}, {}, frozenset(), frozenset(), Traffic())
     model, facts = job.state.model, exchange.roster.facts
+    order = job.order(number, model, len(exchange.present(without)))
 
     def read(content: RecordDict, _: str) -> float:
         return loss_in(content)
 
-    told = exchange.ask(number, model, MessageType.EVALUATE, read, without)
+    told = exchange.ask(order, model, MessageType.EVALUATE, read, without)
     if not told.taken:
         raise _ended(number, "got nothing usable from any site", told.refused)
     judges = set(job.settings.held_out) or set(told.taken)
@@ -224,7 +249,7 @@ def _mean(
 def _barred(job: Job) -> dict[str, str]:
     """Return who is asked no more and why; too few others end the job for now."""
     barred = {**job.ledger.quarantined(), **job.ledger.spent}
-    if len(set(job.settings.trainers) - set(barred)) < job.settings.min_sites:
+    if len(set(job.settings.trainers) - set(barred)) < job.settings.quorum:
         raise _ended(job.ledger.rounds + 1, "has too few sites left", barred)
     return barred
 
@@ -233,7 +258,7 @@ def _check_quorum(
     job: Job, number: int, trained: Sorted[CheckedUpdate], barred: Mapping[str, str]
 ) -> None:
     """End the job for now where fewer sites than it asks for sent a usable update."""
-    usable, least = len(trained.taken), job.settings.min_sites
+    usable, least = len(trained.taken), job.settings.quorum
     refused = {**trained.refused, **barred}
     if not usable:
         raise _ended(number, "got nothing usable from any site", refused)

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from ctflow_fed.deployment.cargo import cargo_in, record_of, shards_in
 from ctflow_fed.errors import CTFlowError, UpdateError
@@ -13,10 +15,12 @@ from ctflow_fed.federation import (
     PRIVATE_METRICS,
     Arrays,
     Depot,
+    Manifest,
     Parcel,
     RoundOrder,
     SiteFacts,
     cargo_bytes,
+    check_manifest,
     check_receipt,
     check_update,
     manifest_of,
@@ -36,10 +40,12 @@ __all__ = [
     "is_gone",
     "is_lacking",
     "loss_in",
+    "masked_in",
     "order_content",
     "sort_replies",
     "traffic_in",
     "update_in",
+    "with_numbers",
 ]
 
 T = TypeVar("T")
@@ -114,7 +120,8 @@ def traffic_in(reply: Message) -> Traffic:
 class CheckedUpdate:
     """What a site has trained, and how far: relative to the length of the weights.
 
-    Of a private round there are no losses (nan), but what is spent of the budget.
+    Of a private round there are no losses (nan), but what is spent of the budget; of a
+    secure one there are no arrays, and nobody knows how far it went (nan).
     """
 
     arrays: Arrays
@@ -224,11 +231,37 @@ def update_in(
     if precision != "float32":
         update = moved_by(start, update)
     moved = check_update(update, start, length)
+    return with_numbers(content, update, moved, privacy)
+
+
+def masked_in(content: RecordDict, manifest: Manifest) -> dict[str, NDArray[np.uint32]]:
+    """Return what a site has masked: arrays of the manifest in whole numbers."""
+    arrays = content.get("arrays")
+    if not isinstance(arrays, ArrayRecord):
+        raise UpdateError("expected the weights of a site, got a reply without them")
+    shapes = {name: tuple(each.shape) for name, each in arrays.items()}
+    check_manifest(manifest, shapes)
+    for each in arrays.values():
+        if each.dtype != "uint32" or len(each.data) != 4 * math.prod(each.shape):
+            raise UpdateError(
+                "expected masked arrays of uint32 of the length that their shape says, "
+                "got others; install the same version everywhere"
+            )
+    return {
+        name: np.frombuffer(each.data, "<u4").astype(np.uint32).reshape(shapes[name])
+        for name, each in arrays.items()
+    }
+
+
+def with_numbers(
+    content: RecordDict, arrays: Arrays, moved: float, privacy: PrivacySettings | None
+) -> CheckedUpdate:
+    """Return an update with the numbers that came beside it."""
     if privacy is not None:
         spending = _spending_in(content, privacy)
-        return CheckedUpdate(arrays=update, moved=moved, spending=spending)
+        return CheckedUpdate(arrays=arrays, moved=moved, spending=spending)
     return CheckedUpdate(
-        arrays=update,
+        arrays=arrays,
         moved=moved,
         loss_first=_number(content, "loss-first"),
         loss_last=_number(content, "loss-last"),

@@ -156,6 +156,16 @@ def server(folder: Path) -> None:
     type=click.Choice(["fresh", "kept"]),
     help="What a site's optimizer remembers of the round before: nothing, or all.",
 )
+@click.option(
+    "--secure-aggregation",
+    is_flag=True,
+    help="Let the server read the mean of the updates only, and none of them.",
+)
+@click.option(
+    "--threshold",
+    default=0,
+    help="Sites that together take the masks off.  [default: more than half]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @privacy_options
 @start_options
@@ -266,7 +276,7 @@ def _say_spent(played: "RoundRecord", *, err: bool = False) -> None:
 def _losses(first: "RoundRecord", last: "RoundRecord") -> str:
     """Say how the loss went from before one round to after another, if it is told."""
     if math.isnan(last.loss_after):
-        return "privately, no loss is told,"
+        return "no loss told"
     return f"loss {first.loss_before:.4f} -> {last.loss_after:.4f}"
 
 

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ctflow_fed.errors import PackageError
+from ctflow_fed.errors import PackageError, UpdateError
 from ctflow_fed.files import write_private
 
 __all__ = [
     "authority_certificate",
     "certificate_serves",
+    "certified_key",
     "fingerprint",
     "identity_text",
     "is_current",
@@ -26,6 +27,7 @@ __all__ = [
     "new_key",
     "node_key_text",
     "node_public_text",
+    "read_identity",
     "server_certificate",
     "site_certificate",
     "write_key",
@@ -136,6 +138,38 @@ def site_certificate(key: Key, site: str, authority: Key, issuer: bytes) -> byte
     return _signed(builder, authority)
 
 
+def certified_key(site: str, pem: bytes, authority: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key that a certificate of ``authority`` says is that of a site.
+
+    Raises ``UpdateError`` for a certificate of another authority, another site, another
+    time or for another use: whoever is not the authority cannot invent a site.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
+        use = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        raise _uncertified(site) from None
+    key = certificate.public_key()
+    if (
+        certificate.subject != _subject(site)
+        or ExtendedKeyUsageOID.CLIENT_AUTH not in use.value
+        or not is_current(pem)
+        or not isinstance(key, ec.EllipticCurvePublicKey)
+    ):
+        raise _uncertified(site)
+    return key
+
+
+def read_identity(path: Path) -> tuple[Key, bytes]:
+    """Read the key and the certificate that `identity_text` wrote."""
+    key, content = load_key(path), path.read_bytes()
+    begin = content.find(b"-----BEGIN CERTIFICATE-----")
+    if begin < 0:
+        raise PackageError(f"{path.name} has no certificate; ask for a new kit")
+    return key, content[begin:]
+
+
 def fingerprint(pem: bytes) -> str:
     """Return the SHA-1 of a certificate, by which nginx knows it.
 
@@ -177,6 +211,13 @@ def _key_text(key: Key) -> bytes:
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
+    )
+
+
+def _uncertified(site: str) -> UpdateError:
+    return UpdateError(
+        f"expected a certificate of the consortium's authority for {site}, got another "
+        "one or none; do not trust the server before you know why"
     )
 
 

@@ -87,8 +87,11 @@ def _simulate(
         # Flower reads its environment when it is imported.
         os.environ.update({**QUIET, **RAY, "FLWR_HOME": home})
         _close_ray()
+        from ctflow_fed.deployment.secured import certify
         from ctflow_fed.deployment.simulation import simulate
 
+        if settings.secure_aggregation:
+            certify(Path(settings.out) / "sites", stores)
         simulate(settings.to_run_config(), stores, payload)
 
 

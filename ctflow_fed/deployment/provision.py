@@ -51,7 +51,8 @@ Kit of {site} for the federation {name} at {host}:{port}
 ---------------------------------------------------------
 ca.crt     the authority that the server's certificate must come from
 site.key   what this site proves itself with: nobody but this site may have it
-site.pem   the same key with a certificate, for weights that are sent as files
+site.pem   the same key with a certificate, for weights that are sent as files and for
+           rounds in which the server reads sums only
 kit.json   the name of this site and the address of the server
 site.toml  what this site allows: yours to change, line by line
 start.sh   ./start.sh STORE takes part with a store made by `ctflow intake`; beside it

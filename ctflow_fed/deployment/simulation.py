@@ -24,6 +24,7 @@ from flwr.superlink.grid import InMemoryGrid
 
 from ctflow_fed.deployment.bundle import programs_folder
 from ctflow_fed.deployment.cargo import carrying
+from ctflow_fed.deployment.secured import secured
 from ctflow_fed.errors import CTFlowError, IncompleteError
 from ctflow_fed.federation import ConfigValue
 from ctflow_fed.machine import cores
@@ -94,7 +95,7 @@ class SiteClient(ClientApp):
         program: ClientApp = importlib.import_module("client.app").app
         number = int(context.node_config["partition-id"])
         context.node_config = {**context.node_config, **self._nodes[number]}
-        return carrying(program, self._shards)(message, context)
+        return carrying(secured(program), self._shards)(message, context)
 
 
 class _WatchedGrid(InMemoryGrid):

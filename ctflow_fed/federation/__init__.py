@@ -61,6 +61,7 @@ from ctflow_fed.federation.parcel import (
 from ctflow_fed.federation.part import AdapterPart, Part, WholePart, part_of
 from ctflow_fed.federation.payload import (
     arrays_of,
+    check_manifest,
     check_update,
     manifest_digest,
     minus,
@@ -164,6 +165,7 @@ __all__ = [
     "beside_digest",
     "bytes_of",
     "cargo_bytes",
+    "check_manifest",
     "check_receipt",
     "check_shard",
     "check_site_name",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ctflow_fed.errors import MismatchError, PackageError
+from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.federation.aggregate import shares_of
 from ctflow_fed.federation.arrays import (
     ArrayFile,
@@ -35,6 +35,7 @@ from ctflow_fed.federation.server_state import (
     save_beside,
 )
 from ctflow_fed.federation.settings import FederationSettings
+from ctflow_fed.federation.shards import fits_message
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
     ServerState,
@@ -89,7 +90,7 @@ class Job:
         """
         spent = {*self.ledger.spent, *more}
         left = len(self.settings.sites) - len(spent)
-        return bool(spent) and left < self.settings.min_sites
+        return bool(spent) and left < self.settings.quorum
 
     @property
     def is_finished(self) -> bool:
@@ -138,6 +139,7 @@ class Job:
             precision=self.settings.precision,
             optimizer=self.settings.optimizer,
             privacy=self.settings.privacy(),
+            secure=self.settings.secure_aggregation,
         )
 
     def advance(self, updates: Mapping[str, Arrays], slices: Mapping[str, int]) -> None:
@@ -254,6 +256,11 @@ def open_job(settings: FederationSettings) -> Job:
             first = write_arrays(path, arrays_of(network))
     rank, private = settings.adapter_rank, settings.is_private
     part = part_of(network.config, first, rank, settings.seed, private=private)
+    if settings.secure_aggregation and not fits_message(part.manifest, "float32"):
+        raise SettingsError(
+            "expected weights that go with a message with secure aggregation, got more "
+            "than 64 MiB; train an adapter with adapter-rank"
+        )
     state, origin = ServerState(part.first), package.provenance if package else None
     if ledger.rounds:
         state, origin = _last_round(ledger, merged=isinstance(part, AdapterPart))

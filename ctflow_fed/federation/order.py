@@ -9,7 +9,7 @@ from ctflow_fed import __version__
 from ctflow_fed.errors import MismatchError, UpdateError
 from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.settings import LARGEST_RANK, OPTIMIZERS, ConfigValue
-from ctflow_fed.files import is_sha256
+from ctflow_fed.files import digest_of, is_sha256
 from ctflow_fed.model import FMvTConfig
 from ctflow_fed.training import PrivacySettings, TrainSettings
 
@@ -26,7 +26,8 @@ class RoundOrder:
     ``start`` that of the arrays that the order is about, ``base`` that of the weights
     which an adapter belongs to, empty where all weights are trained; ``job`` is the
     name of the job, unlike any other's, and ``sites`` is how many are asked in this
-    round. ``privacy`` is what a site is to promise its patients, none without.
+    round. With ``secure`` an update is to leave masked, so that only a sum of several
+    can be read. ``privacy`` is what a site is to promise its patients, none without.
     ``version`` is that of the server's library.
     """
 
@@ -44,12 +45,18 @@ class RoundOrder:
     precision: str = "float32"
     optimizer: str = "fresh"
     privacy: PrivacySettings | None = None
+    secure: bool = False
     version: str = __version__
 
     @property
     def payload(self) -> str:
         """What is trained and sent: ``weights``, all of them, or an ``adapter``."""
         return "adapter" if self.base else "weights"
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all that the order says."""
+        return digest_of(self.to_record())
 
     def to_record(self) -> dict[str, ConfigValue]:
         """Return the order as values that a message can hold."""
@@ -69,6 +76,7 @@ class RoundOrder:
             "precision": self.precision,
             "optimizer": self.optimizer,
             "privacy": _privacy_text(self.privacy),
+            "secure": self.secure,
             "version": self.version,
         }
 
@@ -101,6 +109,7 @@ class RoundOrder:
             precision=record["precision"],
             optimizer=record["optimizer"],
             privacy=privacy,
+            secure=record["secure"],
         )
 
 
@@ -124,6 +133,7 @@ def _check_order(record: Mapping[str, Any]) -> None:
         and all(is_sha256(record.get(key)) for key in ("manifest", "start", "job"))
         and (is_sha256(base) if is_adapter else base == "")
         and is_adapter == bool(record["adapter-rank"])
+        and type(record.get("secure")) is bool
     ):
         raise UpdateError(
             "expected the order of a round, got a message without it or with values "

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ctflow_fed.errors import SettingsError
+from ctflow_fed.federation.aggregate import federated_average
 from ctflow_fed.federation.encoding import PRECISIONS
 from ctflow_fed.federation.strategies import STRATEGIES
 from ctflow_fed.model import PRESETS
@@ -29,6 +30,7 @@ NAMES = ("sites", "held-out")
 """Keys of the run config that hold the names of sites, with commas."""
 
 LARGEST_RANK = 1024
+LEAST_IN_SUM = 3  # a sum of two tells each of them what the other sent
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -73,6 +75,10 @@ class FederationSettings:
     are those of `PrivacySettings`. Nothing else that depends on its patients leaves a
     site then: no loss and no count, so that all sites count the same.
 
+    With ``secure_aggregation`` the server reads a mean of the sites' updates and none
+    of them; ``threshold`` sites together take the masks off, 0 for the smallest number
+    of more than half.
+
     After ``patience`` rounds without a lower loss the job ends with the model of its
     best round; with 0 it plays all rounds and keeps the last. The loss is that of all
     sites, or of those that are ``held_out``: these train nothing and only tell it.
@@ -103,6 +109,8 @@ class FederationSettings:
     dp_delta: float = PrivacySettings.delta
     dp_noise: float = PrivacySettings.noise_multiplier
     dp_clip: float = PrivacySettings.clip
+    secure_aggregation: bool = False
+    threshold: int = 0
     seed: int = 0
     wait_seconds: float = 600.0
     round_seconds: float = 43200.0
@@ -128,6 +136,7 @@ class FederationSettings:
         self._check_server()
         self._check_travel()
         self._check_private()
+        self._check_secure()
         self.training()
 
     @classmethod
@@ -188,6 +197,13 @@ class FederationSettings:
     def trainers(self) -> tuple[str, ...]:
         """The sites that train."""
         return tuple(site for site in self.sites if site not in self.held_out)
+
+    @property
+    def quorum(self) -> int:
+        """How many usable updates a round needs; a secure sum is of three at least."""
+        if not self.secure_aggregation:
+            return self.min_sites
+        return max(self.min_sites, self.threshold, LEAST_IN_SUM)
 
     @property
     def server_rate(self) -> float:
@@ -254,6 +270,29 @@ class FederationSettings:
             raise SettingsError(
                 "expected a fresh optimizer in a private job, got one that is kept; "
                 "leave it out"
+            )
+
+    def _check_secure(self) -> None:
+        """Refuse what cannot be done with a sum alone."""
+        sites, least = len(self.trainers), len(self.trainers) // 2 + 1
+        if not self.secure_aggregation:
+            _within("threshold without secure-aggregation", self.threshold, 0, 0)
+            return
+        if sites < LEAST_IN_SUM:
+            raise SettingsError(
+                f"expected at least three sites for secure aggregation, got {sites}; "
+                "a sum of two tells each of them what the other sent"
+            )
+        _within("threshold", self.threshold or least, least, sites)
+        if STRATEGIES[self.strategy].average is not federated_average:
+            raise SettingsError(
+                "expected a strategy that needs a mean only with secure aggregation, "
+                f"got {self.strategy}, which compares updates; take another one"
+            )
+        if self.precision != "float32":
+            raise SettingsError(
+                "expected precision float32 with secure aggregation, whose masked "
+                "updates have 32 bits a value; leave precision out"
             )
 
     def _check_no_privacy(self) -> None:

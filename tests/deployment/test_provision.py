@@ -10,9 +10,10 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from ctflow_fed.cli.federation import command
+from ctflow_fed.deployment.certificates import certified_key, read_identity
 from ctflow_fed.deployment.consortium import Consortium, read_consortium
 from ctflow_fed.deployment.provision import provision
-from ctflow_fed.errors import MismatchError, PackageError, SettingsError
+from ctflow_fed.errors import MismatchError, PackageError, SettingsError, UpdateError
 
 HOST = "fed.example.org"
 FILES = (
@@ -248,3 +249,26 @@ def test_the_command_says_what_is_new(tmp_path):
     assert "north: new kit" in first.output
     assert "east: new kit" in first.output
     assert again.output == "nothing was left to do\n"
+
+
+def test_a_site_is_known_by_a_certificate_of_the_authority_and_by_no_other(tmp_path):
+    folder, forged = tmp_path / "lung", tmp_path / "forged"
+    provision(LUNG, folder)
+    provision(LUNG, forged)
+    authority = (folder / "authority" / "ca.crt").read_bytes()
+    north = kit_of(folder, "north")["north/site.pem"][1]
+    path = tmp_path / "site.pem"
+    path.write_bytes(north)
+    key, certificate = read_identity(path)
+
+    assert certified_key("north", certificate, authority) == key.public_key()
+    nodes, server = forged / "server" / "nodes", folder / "server"
+    for site, pem in (
+        ("east", certificate),
+        ("north", (nodes / "north.crt").read_bytes()),  # of another authority
+        ("localhost", (server / "server.crt").read_bytes()),
+        (HOST, (server / "server.crt").read_bytes()),  # which is no site's
+        ("north", b"none"),
+    ):
+        with pytest.raises(UpdateError, match="certificate of the consortium"):
+            certified_key(site, pem, authority)

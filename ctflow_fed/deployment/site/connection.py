@@ -9,6 +9,7 @@ written anew. What is refused is answered with the reason; the SuperNode never s
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     KINDS,
     WireLike,
+    arrays_in,
     check_arrays,
     check_order,
     check_size,
@@ -38,11 +40,15 @@ from ctflow_fed.deployment.site.objects import (
     Content,
     Dispatch,
     dispatch_of,
+    masked_record,
+    objects_of,
     read_content,
 )
+from ctflow_fed.deployment.site.secure import SECURE
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import (
+    Arrays,
     RoundOrder,
     Shard,
     cargo_bytes,
@@ -53,6 +59,7 @@ from ctflow_fed.federation import (
 __all__ = ["FLOWER", "Flower", "GatedConnection"]
 
 FLOWER = ("1.41.", "1.42.")
+NEXT_SECONDS, POLL_SECONDS = 3.0, 0.2  # for the next step of a secure round
 ERROR_TEXT = "the site could not answer; its own log has more"
 
 log = logging.getLogger(__name__)
@@ -79,6 +86,7 @@ class _Question:
     bundle: str
     objects: dict[str, bytes] = field(default_factory=dict)
     order: RoundOrder | None = None
+    secure: Mapping[str, object] = field(default_factory=dict)
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -96,6 +104,14 @@ class _Answer:
     seconds: float
     missing: set[str]
     objects: dict[str, bytes] = field(default_factory=dict)
+
+
+class _Update(NamedTuple):
+    """An update that was checked: to which order, from what weights, and as it came."""
+
+    order: RoundOrder
+    start: Arrays
+    sent: Mapping[str, WireLike]
 
 
 class GatedConnection:
@@ -122,24 +138,56 @@ class GatedConnection:
         )
 
     def receive(self) -> tuple[Message, ObjectTree] | None:
-        """Return a question that may pass; refuse another one and return nothing."""
-        received = self._flower.receive()
-        if received is None:
-            return None
-        message, tree = received
+        """Return a question that may pass; answer or refuse others here.
+
+        The steps of a secure round follow one another, faster than Flower would ask.
+        """
+        end = time.monotonic()
+        while True:
+            received = self._flower.receive()
+            if received is not None:
+                if self._lets_in(*received):
+                    return received
+                end = time.monotonic() + NEXT_SECONDS
+            elif time.monotonic() >= end:
+                return None
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def _lets_in(self, message: Message, tree: ObjectTree) -> bool:
+        """Tell whether a question is for the SuperNode; answer it otherwise."""
         self._question = question = _Question(message, "")
+        reason = ""
         try:
             self._admit(question, tree)
         except CTFlowError as error:
-            self._record("in", question, str(error))
-            self._flower.confirm_message_received(
-                message.metadata.run_id, message.metadata.message_id
-            )
+            reason = str(error)
+        self._record("in", question, reason)
+        is_step = message.metadata.message_type == SECURE
+        if not (reason or is_step):
+            return True
+        self._flower.confirm_message_received(
+            message.metadata.run_id, message.metadata.message_id
+        )
+        if reason:
+            self._refuse(question, reason)
+        else:
+            self._take_step(question)
+        self._question = None
+        return False
+
+    def _take_step(self, question: _Question) -> None:
+        """Answer a step of a secure round; the SuperNode never sees it."""
+        try:
+            values = self._site.desk.answer(question.secure)
+        except CTFlowError as error:
+            self._record("out", question, str(error))
             self._refuse(question, str(error))
-            self._question = None
-            return None
-        self._record("in", question)
-        return received
+            return
+        reply = Message(RecordDict(), reply_to=question.message)
+        dispatch = dispatch_of(reply, {"secure": ConfigRecord({**values})})
+        self._record("out", question, dispatch=dispatch)
+        self._deliver(dispatch, 0.0)
 
     def pull_object(self, _: int, identity: str) -> bytes:
         """Return an object of the question, which is here already."""
@@ -188,12 +236,15 @@ class GatedConnection:
             raise UpdateError("the app bundle is not the one that the run names")
         self._site.check_bundle(question.bundle)
         kind = question.message.metadata.message_type
-        if kind not in KINDS:
+        if kind not in {*KINDS, SECURE}:
             raise UpdateError(f"expected a message of {', '.join(KINDS)}, got another")
         question.objects = self._pull(run_id, tree)
         if kind == "query":
             return
         content = read_content(tree.object_id, question.objects)
+        question.secure = content.records.get("secure", {})
+        if kind == SECURE:
+            return
         question.order = order = read_order(content.records.get("order"))
         holdings = self._site.holdings()
         used = spent(self._site.past(), question.bundle)
@@ -251,29 +302,44 @@ class GatedConnection:
         policy = self._site.policy
         records = clean_records(policy, kind, content.records, private=private)
         shards = shards_named(records)
-        arrays = self._checked_weights(question, content, shards)
-        if arrays and private:
+        update = self._checked_weights(question, content, shards)
+        if private and "metrics" in records:
             self._check_spending(question, records)
         if self._site.dry_run:
-            self._site.show(kind, records, arrays)
+            self._site.show(kind, records, update.sent if update else {})
             raise UpdateError("dry run: the answer is shown at the site, not sent")
+        arrays, objects = content.array_objects, answer.objects
+        if update is not None and update.order.secure:
+            if shards:
+                raise UpdateError("a secure update must come with its message")
+            arrays, objects = self._masked(question, update)
         return dispatch_of(
             Message(RecordDict(), reply_to=message),
             {name: _record(name, values) for name, values in records.items()},
-            content.array_objects,
-            answer.objects,
+            arrays,
+            objects,
             shards,
         )
 
+    def _masked(
+        self, question: _Question, update: _Update
+    ) -> tuple[dict[str, str], dict[str, bytes]]:
+        """Return a masked update in place of one that may leave in a sum only."""
+        order, start = update.order, update.start
+        trained = arrays_in(update.sent, order.precision, start)
+        masked = self._site.desk.mask(question.secure, order, trained, start)
+        objects = objects_of(record := masked_record(masked))
+        return {"arrays": record.object_id}, objects
+
     def _checked_weights(
         self, question: _Question, content: Content, shards: tuple[Shard, ...]
-    ) -> Mapping[str, WireLike]:
-        """Return the update of an answer, measured against what the order names.
+    ) -> _Update | None:
+        """Measure an update, if there is any, against the weights that the order names.
 
         Those weights lie in the site's state, and count by their digest.
         """
         if not shards and "arrays" not in content.arrays:
-            return {}
+            return None
         order = question.order
         held = None if order is None else self._site.weights_of(order)
         if order is None or held is None:
@@ -282,11 +348,11 @@ class GatedConnection:
                 "here, so that the answer cannot be measured"
             )
         precision = order.precision
-        update: Mapping[str, WireLike] = content.arrays.get("arrays", {})
+        sent: Mapping[str, WireLike] = content.arrays.get("arrays", {})
         if shards:
-            update = self._site.sent(shards, manifest_of(held[0]), precision)
-        check_arrays(self._site.policy, update, precision, *held)
-        return update
+            sent = self._site.sent(shards, manifest_of(held[0]), precision)
+        check_arrays(self._site.policy, sent, precision, *held)
+        return _Update(order, held[0], sent)
 
     def _check_spending(
         self, question: _Question, records: Mapping[str, Mapping[str, object]]

@@ -32,6 +32,7 @@ __all__ = [
     "Spent",
     "Stowed",
     "WireLike",
+    "arrays_in",
     "check_arrays",
     "check_order",
     "check_size",
@@ -173,7 +174,7 @@ def _check_offer(policy: Policy, kind: str, order: RoundOrder) -> None:
     if order.sites < policy.minimum_sites:
         what = f"{policy.minimum_sites} required, the order has {order.sites}"
         raise _refused("minimum_sites", what)
-    if policy.secure_aggregation:
+    if policy.secure_aggregation and not order.secure:
         raise _refused("secure_aggregation", "required, the order is without it")
 
 
@@ -330,12 +331,23 @@ def check_arrays(
         raise _refused("largest_norm", what)
 
 
-def _moved(array: WireLike, precision: str, start: NDArray[np.float32]) -> float:
-    """Return the square of how far one array has moved; float32 sends values."""
+def arrays_in(sent: Mapping[str, WireLike], precision: str, start: Arrays) -> Arrays:
+    """Return the values of an update that `check_arrays` has let pass."""
+    return {name: _value(sent[name], precision, start[name]) for name in start}
+
+
+def _value(
+    array: WireLike, precision: str, start: NDArray[np.float32]
+) -> NDArray[np.float32]:
     if array.stype != RAW:
         raise UpdateError("the answer has arrays of another form than those that came")
     wire = {"": WireArray(array.dtype, array.shape, b"".join(array.pieces))}
-    value = unpack(wire, {"": tuple(start.shape)}, precision)[""]
+    return unpack(wire, {"": tuple(start.shape)}, precision)[""]
+
+
+def _moved(array: WireLike, precision: str, start: NDArray[np.float32]) -> float:
+    """Return the square of how far one array has moved; float32 sends values."""
+    value = _value(array, precision, start)
     change = value - start if precision == "float32" else value
     with np.errstate(over="ignore"):
         return float(np.square(change, dtype=np.float64).sum())

@@ -9,20 +9,30 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import ConfigRecord, Message, MetricRecord
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
     get_object_body,
     get_object_children_ids_from_object_content,
     get_object_id,
     get_object_type_from_object_content,
 )
+from numpy.typing import NDArray
 
 from ctflow_fed.deployment.site.gate import WireLike
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import Shard, cargo_bytes
+from ctflow_fed.federation import RAW, Shard, cargo_bytes
 
-__all__ = ["Content", "Dispatch", "dispatch_of", "read_content"]
+__all__ = [
+    "Content",
+    "Dispatch",
+    "dispatch_of",
+    "masked_record",
+    "objects_of",
+    "read_content",
+]
 
 SMALL: dict[str, type[ConfigRecord] | type[MetricRecord]] = {
     "ConfigRecord": ConfigRecord,
@@ -128,6 +138,22 @@ def dispatch_of(
     new[root.object_id] = content
     reply.metadata.__dict__["_message_id"] = root.object_id
     return Dispatch(reply, root, new, shards)
+
+
+def masked_record(masked: Mapping[str, NDArray[np.uint32]]) -> ArrayRecord:
+    """Return masked arrays as they travel: little-endian, as they are."""
+    return ArrayRecord(
+        {
+            name: Array("uint32", value.shape, RAW, value.astype("<u4").tobytes())
+            for name, value in masked.items()
+        }
+    )
+
+
+def objects_of(record: ArrayRecord) -> dict[str, bytes]:
+    """Return a record and all that hangs on it as objects, itself the last."""
+    nested = get_all_nested_objects(record)
+    return {identity: each.deflate() for identity, each in nested.items()}
 
 
 def _object(kind: str, children: list[ObjectTree], body: bytes) -> bytes:

@@ -11,6 +11,7 @@ from ctflow_fed.deployment.site.approval import check_approved
 from ctflow_fed.deployment.site.audit import AuditLog, Entry
 from ctflow_fed.deployment.site.gate import Holdings, Stowed, WireLike
 from ctflow_fed.deployment.site.policy import Policy
+from ctflow_fed.deployment.site.secure import SecureDesk, open_desk
 from ctflow_fed.federation import (
     Arrays,
     Manifest,
@@ -52,6 +53,12 @@ class Site:
     def state(self) -> Path:
         """The folder of what the site keeps from message to message."""
         return self.kit / "state"
+
+    @property
+    def desk(self) -> SecureDesk:
+        """The site's part in secure rounds."""
+        secrets, least = self.state / "secure", self.policy.minimum_sites
+        return open_desk(self.name, self.kit, secrets, least)
 
     def weights_of(self, order: RoundOrder) -> tuple[Arrays, float] | None:
         """Return the weights that an order names, and the length of all of a network.

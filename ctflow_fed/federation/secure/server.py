@@ -9,15 +9,16 @@ from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.payload import check_manifest
 from ctflow_fed.federation.secure.advertisement import (
     Advertisement,
-    Registry,
+    Identify,
     Wire,
+    agreement,
     commitment_of,
     read_advertisements,
 )
 from ctflow_fed.federation.secure.masks import add_mask, derive, pair_key, public_of
 from ctflow_fed.federation.secure.quantise import dequantise
 from ctflow_fed.federation.secure.shamir import SHARE_BYTES, combine
-from ctflow_fed.federation.secure.terms import LEAST, Terms
+from ctflow_fed.federation.secure.terms import LEAST_IN_SUM, Terms
 
 __all__ = ["SecureServer"]
 
@@ -31,8 +32,8 @@ class SecureServer:
     ``UpdateError`` means that the answer is not counted; the round goes on without it.
     """
 
-    def __init__(self, terms: Terms, registry: Registry) -> None:
-        self.terms, self.registry = terms, registry
+    def __init__(self, terms: Terms, identify: Identify) -> None:
+        self.terms, self._identify = terms, identify
         self._advertised: dict[str, Advertisement] = {}
         self._shared: set[str] = set()
         self._survivors: list[str] = []
@@ -41,9 +42,13 @@ class SecureServer:
             name: np.zeros(shape, np.uint32) for name, shape in terms.manifest.items()
         }
 
+    def check_keys(self, site: str, wire: Wire) -> None:
+        """Refuse what a site advertises unless it has signed it."""
+        read_advertisements({site: wire}, self._identify, self.terms)
+
     def advertised(self, wires: Mapping[str, Wire]) -> Mapping[str, Wire]:
         """Step 0: check what the sites advertise, and return what each is to get."""
-        self._advertised = read_advertisements(wires, self.registry, self.terms)
+        self._advertised = read_advertisements(wires, self._identify, self.terms)
         self._check_enough(self._advertised)
         return wires
 
@@ -52,7 +57,7 @@ class SecureServer:
     ) -> dict[str, dict[str, bytes]]:
         """Step 1: return for each site what the others shared with it."""
         for site, row in sealed.items():
-            self._check_row(site, row)
+            self.check_row(site, row)
         self._check_enough(sealed)
         self._shared = set(sealed)
         return {
@@ -85,15 +90,23 @@ class SecureServer:
         self._survivors.append(site)
 
     def close(self) -> tuple[str, ...]:
-        """End step 2: return the sites in the sum, whom step 3 asks."""
+        """End step 2: return the sites in the sum, whom steps 3 and 4 ask."""
         self._check_enough(self._survivors)
         self._closed = True
         return tuple(sorted(self._survivors))
 
+    def agreed(self, signatures: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Step 3: check that the survivors agree on who they are; return their word."""
+        keys = {
+            site: self._identify(site, self._advertised[site].certificate)
+            for site in self._survivors
+        }
+        return agreement(signatures, self._survivors, keys, self.terms)
+
     def unmask(
         self, revealed: Mapping[str, Mapping[str, bytes]]
     ) -> dict[str, NDArray[np.float32]]:
-        """Step 3: return the mean of the updates in the sum, by the sites' shares.
+        """Step 4: return the mean of the updates in the sum, by the sites' shares.
 
         ``revealed`` is the answer of each survivor, at least the threshold of them.
         """
@@ -141,14 +154,14 @@ class SecureServer:
             yield key, -1 if peer < site else 1
 
     def _check_enough(self, sites: Collection[str]) -> None:
-        needed = max(LEAST, self.terms.threshold)
+        needed = max(LEAST_IN_SUM, self.terms.threshold)
         if len(sites) < needed:
             raise UpdateError(
                 f"expected answers of at least {needed} sites, got {len(sites)}; "
                 "repeat the round when more sites are there"
             )
 
-    def _check_row(self, site: str, row: Mapping[str, bytes]) -> None:
+    def check_row(self, site: str, row: Mapping[str, bytes]) -> None:
         """Refuse what a site shares unless it is one length for each other site."""
         others = set(self._advertised) - {site}
         if (
@@ -161,17 +174,22 @@ class SecureServer:
                 "keys, got another answer; it is not counted"
             )
 
+    def check_shares(self, site: str, row: Mapping[str, bytes]) -> None:
+        """Refuse what a site reveals unless it is a share of each that shared any."""
+        if set(row) != self._shared:
+            raise UpdateError(
+                f"expected a share of each site that shared its secrets from {site}, "
+                "got others; they are not counted"
+            )
+
     def _check_revealed(self, revealed: Mapping[str, Mapping[str, bytes]]) -> None:
         if not self._closed or not set(revealed) <= set(self._survivors):
             raise UpdateError(
                 "expected shares from the sites in the closed sum, got others; "
                 "they are not counted"
             )
-        if any(set(row) != self._shared for row in revealed.values()):
-            raise UpdateError(
-                "expected a share of each site that shared its secrets, got others; "
-                "they are not counted"
-            )
+        for site, row in revealed.items():
+            self.check_shares(site, row)
         if len(revealed) < self.terms.threshold:
             raise UpdateError(
                 f"expected shares from {self.terms.threshold} sites, got "

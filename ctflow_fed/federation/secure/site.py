@@ -1,11 +1,10 @@
-"""A site in a secure round: four steps, each once, each in a process of its own."""
+"""A site in a secure round: five steps, each once, each in a process of its own."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import MismatchError, UpdateError
@@ -13,10 +12,13 @@ from ctflow_fed.federation.arrays import Arrays, manifest_of
 from ctflow_fed.federation.payload import check_manifest
 from ctflow_fed.federation.secure.advertisement import (
     Advertisement,
-    Registry,
+    Identify,
+    PrivateKey,
     Wire,
+    agreement,
     read_advertisements,
     set_digest,
+    sign_survivors,
 )
 from ctflow_fed.federation.secure.masks import (
     add_mask,
@@ -33,7 +35,7 @@ from ctflow_fed.federation.secure.state import (
     read_state,
     write_state,
 )
-from ctflow_fed.federation.secure.terms import LEAST, Terms
+from ctflow_fed.federation.secure.terms import LEAST_IN_SUM, Terms
 
 __all__ = ["SecureSite"]
 
@@ -41,43 +43,50 @@ __all__ = ["SecureSite"]
 class SecureSite:
     """The part of one site in one secure round.
 
-    ``key`` is the private key of the site's node, ``registry`` the public keys of all
-    sites, which the server must not have chosen. The secrets are in ``folder``, in a
-    private file named by the terms, and each step is written there before its answer is
-    returned: none is ever done twice, by whatever process. After the last step the file
-    stays without secrets, so that the site never takes part in the same terms again.
-    ``least`` is how many sites the site wants in a sum.
+    ``key`` is the private key of the site's node with its ``certificate``, by which
+    the other sites know it; ``identify`` is how this one knows them. The secrets are in
+    ``folder``, in a private file named by the terms, and each step is written there
+    before its answer is returned: none is ever done twice, by whatever process. After
+    the last step the file stays without secrets, so that the site never takes part in
+    the same terms again. ``least`` is how many sites the site wants in a sum.
     """
 
     def __init__(
         self,
         site: str,
-        key: ec.EllipticCurvePrivateKey,
-        registry: Registry,
+        key: PrivateKey,
+        certificate: bytes,
+        identify: Identify,
         terms: Terms,
         folder: Path,
         *,
-        least: int = LEAST,
+        least: int = LEAST_IN_SUM,
     ) -> None:
         if site not in terms.shares:
             raise MismatchError("expected terms that name this site, got others")
-        self.site, self.registry, self.terms = site, registry, terms
-        self._key = key
+        self.site, self.terms = site, terms
+        self._key, self._certificate, self._identify = key, certificate, identify
         self._path = folder / f"{terms.digest}.json"
-        self._needed = max(least, LEAST, terms.threshold)
+        self._needed = max(least, LEAST_IN_SUM, terms.threshold)
 
     def advertise(self) -> Wire:
-        """Step 0: return the public keys of the site, signed."""
+        """Step 0: return the public keys of the site, signed.
+
+        The secrets of other rounds are wiped, which came to nothing.
+        """
         state = self._state("advertise")
+        for path in self._path.parent.glob("*.json"):
+            if path != self._path:
+                write_state(path, SiteSecrets(step="over"))
         self._write(state, step="share")
-        return _own(state).signed(self.site, self._key, self.terms)
+        return self._own(state).signed(self.site, self._key, self.terms)
 
     def share(self, wires: Mapping[str, Wire]) -> dict[str, bytes]:
         """Step 1: return for each other site its shares of our secrets, sealed."""
         state = self._state("share")
-        found = read_advertisements(wires, self.registry, self.terms)
+        found = read_advertisements(wires, self._identify, self.terms)
         self._check_enough(found)
-        if found[self.site] != _own(state):
+        if found[self.site] != self._own(state):
             raise UpdateError(
                 "expected the keys that this site advertised, got others of it; "
                 "repeat the round as another attempt"
@@ -117,31 +126,43 @@ class SecureSite:
             site: self._open(state, site, content) for site, content in sealed.items()
         }
         masked = dict(self._masked(arrays, state, sorted(sealed)))
-        self._write(state, step="reveal", received=received)
+        self._write(state, step="confirm", received=received)
         return masked
 
-    def reveal(self, survivors: Collection[str]) -> dict[str, bytes]:
-        """Step 3: return our share of the seed of a survivor, of the key of the others.
-
-        ``survivors`` are the sites whose masked update is in the sum. Of no site both
-        shares are ever told: the answer is given once and the state is wiped with it.
-        """
-        state = self._state("reveal")
+    def confirm(self, survivors: Collection[str]) -> bytes:
+        """Step 3: sign which sites' masked updates are in the sum, once and for all."""
+        state = self._state("confirm")
         self._check_enough(survivors)
         if not set(survivors) <= set(state.received):
             raise UpdateError(
                 "expected survivors that shared their secrets, got others; "
                 "repeat the round as another attempt"
             )
+        self._write(state, step="reveal", survivors=sorted(survivors))
+        return sign_survivors(survivors, self.site, self._key, self.terms)
+
+    def reveal(self, signatures: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Step 4: return our share of the seed of a survivor, of the key of the others.
+
+        ``signatures`` are those of the survivors over who they are. Of no site both
+        shares are ever told: the answer is given once and the state is wiped with it.
+        """
+        state = self._state("reveal")
+        found = _advertised(state)
+        keys = {
+            site: self._identify(site, found[site].certificate)
+            for site in state.survivors
+        }
+        agreement(signatures, state.survivors, keys, self.terms)
         write_state(self._path, SiteSecrets(step="over"))
         return {
-            site: seed if site in survivors else key
+            site: seed if site in state.survivors else key
             for site, (key, seed) in state.received.items()
         }
 
-    def abandon(self) -> None:
-        """Wipe the secrets of a round that came to nothing."""
-        write_state(self._path, SiteSecrets(step="over"))
+    def _own(self, state: SiteSecrets) -> Advertisement:
+        secrets = state.cipher_secret, state.mask_secret, state.seed
+        return Advertisement.of(*secrets, self._certificate)
 
     def _state(self, step: str) -> SiteSecrets:
         state = read_state(self._path)
@@ -215,10 +236,6 @@ class SecureSite:
                 sign = 1 if self.site < peer else -1
                 add_mask(total, key, name, self.terms, sign=sign)
             yield name, total
-
-
-def _own(state: SiteSecrets) -> Advertisement:
-    return Advertisement.of(state.cipher_secret, state.mask_secret, state.seed)
 
 
 def _advertised(state: SiteSecrets) -> dict[str, Advertisement]:

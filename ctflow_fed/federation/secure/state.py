@@ -10,14 +10,15 @@ from ctflow_fed.files import write_private
 
 __all__ = ["STEPS", "SiteSecrets", "read_state", "write_state"]
 
-STEPS = ("advertise", "share", "mask", "reveal", "over")
+STEPS = ("advertise", "share", "mask", "confirm", "reveal", "over")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteSecrets:
     """The secrets of a site in one round, and what it is to do next.
 
-    ``received`` holds for each site the shares of its mask key and of its seed.
+    ``received`` holds for each site the shares of its mask key and of its seed,
+    ``survivors`` are the sites that this one has confirmed to be in the sum.
     """
 
     step: str = STEPS[0]
@@ -26,6 +27,7 @@ class SiteSecrets:
     seed: bytes = field(default=b"", repr=False)
     advertisements: dict[str, list[bytes]] = field(default_factory=dict)
     received: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
+    survivors: list[str] = field(default_factory=list)
 
     @classmethod
     def fresh(cls) -> "SiteSecrets":
@@ -52,6 +54,7 @@ class SiteSecrets:
                 seed=bytes.fromhex(value["seed"]),
                 advertisements=_lists(value["advertisements"]),
                 received=_lists(value["received"]),
+                survivors=[str(site) for site in value["survivors"]],
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             state = None

@@ -5,18 +5,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.errors import SettingsError, UpdateError
 from ctflow_fed.federation.arrays import Manifest
-from ctflow_fed.federation.settings import check_site_name
+from ctflow_fed.federation.settings import LEAST_IN_SUM, check_site_name
 from ctflow_fed.files import digest_of
 
-__all__ = ["LEAST", "Terms", "smallest_threshold"]
+__all__ = ["LEAST_IN_SUM", "Terms", "smallest_threshold"]
 
-PROTOCOL = "ctflow secure aggregation 1"
-LEAST = 3
-"""A sum of two sites tells each of them what the other sent."""
-
+PROTOCOL = "ctflow secure aggregation 2"
 MOST = 1000
 SLACK = 1e-6
 
@@ -30,6 +28,8 @@ def smallest_threshold(sites: int) -> int:
 class Terms:
     """One attempt at a secure round.
 
+    ``order`` is the digest of the order that all sites train by, its weights included:
+    a server cannot let one train and give the others what makes their updates known.
     ``shares`` is the public weight of each site in the mean, at most 1 together;
     ``manifest`` the names and shapes of the arrays; ``bound`` the largest size of a
     number in an update, beyond which it is clipped; ``threshold`` how many sites
@@ -40,8 +40,7 @@ class Terms:
     tells two sites different terms gets nothing from either.
     """
 
-    job: str
-    round_number: int
+    order: str
     attempt: int
     shares: Mapping[str, float]
     manifest: Manifest
@@ -51,10 +50,10 @@ class Terms:
     def __post_init__(self) -> None:
         for site in self.shares:
             check_site_name(site)
-        if not LEAST <= len(self.shares) <= MOST:
+        if not LEAST_IN_SUM <= len(self.shares) <= MOST:
             raise SettingsError(
-                f"expected {LEAST} to {MOST} sites in a secure round, got another "
-                "number; a sum of fewer hides nobody"
+                f"expected {LEAST_IN_SUM} to {MOST} sites in a secure round, got "
+                f"{len(self.shares)}; a sum of fewer hides nobody"
             )
         self._check_numbers()
         if (
@@ -85,10 +84,29 @@ class Terms:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the terms."""
+        return digest_of(self._values())
+
+    def to_text(self) -> str:
+        """Return the terms as they travel."""
+        return json.dumps(self._values())
+
+    @classmethod
+    def from_text(cls, text: object) -> "Terms":
+        """Read the terms of a message; what are none raises ``UpdateError``."""
+        try:
+            values: dict[str, Any] = json.loads(str(text))
+            manifest = {name: tuple(each) for name, each in values["manifest"].items()}
+            return cls(**(values | {"manifest": manifest}))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            raise UpdateError(
+                "expected the terms of a secure round, got something else; "
+                "install the same version everywhere"
+            ) from None
+
+    def _values(self) -> dict[str, Any]:
         manifest = {name: list(shape) for name, shape in self.manifest.items()}
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"shares": dict(self.shares), "manifest": manifest}
-        return digest_of(values)
+        return values | {"shares": dict(self.shares), "manifest": manifest}
 
     def context(self, purpose: str, *parts: str) -> bytes:
         """Return the bytes that bind a key or a signature to these terms and a use."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.secure import (
     SecureServer,
     SecureSite,
@@ -20,8 +21,7 @@ class Consortium:
         }
         self.registry = {name: key.public_key() for name, key in self.keys.items()}
         values = {
-            "job": "job",
-            "round_number": 1,
+            "order": "0" * 64,
             "attempt": 1,
             "shares": {
                 name: (number + 1) / (count * (count + 1) / 2)
@@ -32,7 +32,7 @@ class Consortium:
             "threshold": smallest_threshold(count),
         }
         self.terms = Terms(**(values | changes))
-        self.server = SecureServer(self.terms, self.registry)
+        self.server = SecureServer(self.terms, self.identify)
         self.folder = folder
         rng = np.random.default_rng(0)
         self.updates = {
@@ -48,11 +48,18 @@ class Consortium:
         return SecureSite(
             name,
             self.keys[name],
-            self.registry,
+            f"certificate of {name}".encode(),
+            self.identify,
             self.terms,
             self.folder / name,
             **changes,
         )
+
+    def identify(self, site, certificate):
+        """A consortium whose certificates are as good as they say."""
+        if certificate != f"certificate of {site}".encode():
+            raise UpdateError("expected a certificate of the consortium")
+        return self.registry[site]
 
     def advertise(self, names):
         wires = {name: self.site(name).advertise() for name in names}
@@ -77,6 +84,11 @@ class Consortium:
         for name, arrays in masked.items():
             self.server.add(name, arrays)
         return self.server.close()
+
+    def reveal(self, survivors):
+        words = {name: self.site(name).confirm(survivors) for name in survivors}
+        words = self.server.agreed(words)
+        return {name: self.site(name).reveal(words) for name in survivors}
 
     def mean(self, survivors):
         """The plain weighted mean, clipped, in float64."""

@@ -14,8 +14,7 @@ values = st.floats(-1e6, 1e6, width=32)
 
 def terms_of(count, bound):
     return Terms(
-        job="job",
-        round_number=1,
+        order="0" * 64,
         attempt=1,
         shares={f"s{number}": 1 / count for number in range(count)},
         manifest={},

@@ -5,6 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ctflow_fed.errors import MismatchError, SettingsError, UpdateError
+from ctflow_fed.federation.secure import Terms
 from ctflow_fed.federation.secure.advertisement import commitment_of
 from ctflow_fed.federation.secure.masks import add_mask
 from ctflow_fed.federation.secure.quantise import steps_per_unit
@@ -23,7 +24,7 @@ def test_the_mean_is_exact_to_quantisation_whoever_drops_out(
     sharing = group.names[before_sharing:]
     inbox = group.share(sharing, wires)
     survivors = group.close(group.masked(sharing[after_sharing:], inbox))
-    revealed = {name: group.site(name).reveal(survivors) for name in survivors}
+    revealed = group.reveal(survivors)
 
     mean = group.server.unmask(revealed)
 
@@ -37,7 +38,8 @@ def test_the_mean_is_exact_to_quantisation_whoever_drops_out(
 def test_the_threshold_of_survivors_is_enough_to_unmask(consortium):
     group = consortium(7)
     survivors = group.close(group.up_to_masked())
-    revealed = {name: group.site(name).reveal(survivors) for name in survivors[:4]}
+    revealed = group.reveal(survivors)
+    revealed = {name: revealed[name] for name in survivors[:4]}
 
     mean = group.server.unmask(revealed)
 
@@ -66,7 +68,7 @@ def test_one_unknown_pair_seed_hides_a_site_when_all_else_is_known(consortium):
     group.server.add(group.names[0], masked[group.names[0]])
 
     survivors = group.server.close()  # site-1 is not in: its pair masks are left on
-    known = {name: group.site(name).reveal(survivors) for name in survivors}
+    known = group.reveal(survivors)
     for name in survivors:
         secret = group.server._secret(name, known)
         for key, sign in group.server._masks_of(name, secret):
@@ -82,7 +84,7 @@ def test_a_late_update_stays_hidden(consortium):
     masked = group.up_to_masked()
     late = group.names[0]
     survivors = group.close({name: masked[name] for name in group.names[1:]})
-    revealed = {name: group.site(name).reveal(survivors) for name in survivors}
+    revealed = group.reveal(survivors)
 
     group.server.unmask(revealed)
 
@@ -99,9 +101,14 @@ def test_no_step_is_done_twice_nor_out_of_order(consortium):
     site = group.site("site-0")
     with pytest.raises(MismatchError, match="step 3"):
         site.mask(group.updates["site-0"], {})
-    site.reveal(survivors)
+    with pytest.raises(MismatchError, match="step 4"):
+        site.reveal({})
+    words = {name: group.site(name).confirm(survivors) for name in survivors}
+    with pytest.raises(MismatchError, match="step 3"):
+        site.confirm(survivors)
+    site.reveal(words)
 
-    for step in (lambda: site.reveal(survivors), site.advertise):
+    for step in (lambda: site.reveal(words), site.advertise):
         with pytest.raises(MismatchError, match="another attempt"):
             step()
 
@@ -111,10 +118,21 @@ def test_the_secrets_are_private_and_gone_after_the_round(consortium):
     survivors = group.close(group.up_to_masked())
     (path,) = (group.folder / "site-0").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
-    group.site("site-0").reveal(survivors)
+    group.reveal(survivors)
 
     assert b'"seed": ""' in path.read_bytes()
     assert b'"mask_secret": ""' in path.read_bytes()
+
+
+def test_a_new_round_wipes_the_secrets_of_one_that_came_to_nothing(consortium):
+    group = consortium(3)
+    group.up_to_masked()
+    (path,) = (group.folder / "site-0").iterdir()
+    consortium(3, attempt=2).site("site-0").advertise()
+
+    assert b'"seed": ""' in path.read_bytes()
+    with pytest.raises(MismatchError, match="another attempt"):
+        group.site("site-0").confirm(group.names)
 
 
 def test_keys_that_the_server_put_in_place_are_refused(consortium):
@@ -157,12 +175,49 @@ def test_a_broken_advertisement_is_refused_by_name(consortium, spoil):
         group.server.advertised(wires)
 
 
-def test_an_unknown_site_is_refused(consortium):
+def test_a_site_that_the_server_invents_is_refused(consortium):
     group = consortium(3)
     wires = {name: group.site(name).advertise() for name in group.names}
+    forged = {**wires["site-1"], "certificate": b"made by the server"}
 
-    with pytest.raises(UpdateError, match="without a known key"):
+    with pytest.raises(UpdateError, match="of another site"):
         group.server.advertised({**wires, "stranger": wires["site-0"]})
+    with pytest.raises(UpdateError, match="certificate of the consortium"):
+        group.site("site-0").share({**wires, "site-1": forged})
+
+
+def test_sites_that_are_told_of_different_sums_reveal_nothing(consortium):
+    group = consortium(5)
+    group.close(group.up_to_masked())
+    first, second = group.names[:4], group.names[1:]  # each is enough by itself
+    words = {name: group.site(name).confirm(first) for name in first[:2]}
+    words |= {name: group.site(name).confirm(second) for name in second[1:]}
+
+    for name in group.names:
+        with pytest.raises(UpdateError, match="different things"):
+            group.site(name).reveal({n: w for n, w in words.items() if n != "site-4"})
+    assert b'"seed": ""' not in next((group.folder / "site-0").iterdir()).read_bytes()
+
+
+def test_a_word_that_was_not_given_counts_for_nothing(consortium):
+    group = consortium(3)
+    survivors = group.close(group.up_to_masked())
+    words = {name: group.site(name).confirm(survivors) for name in survivors}
+    forged = {**words, "site-1": words["site-2"], "site-2": b"x"}
+
+    with pytest.raises(UpdateError, match="got that of 1"):
+        group.site("site-0").reveal(forged)
+    assert group.server.agreed({**words, "site-1": b"x"}).keys() == {"site-0", "site-2"}
+
+
+def test_terms_survive_their_message(consortium):
+    terms = consortium(3).terms
+
+    assert Terms.from_text(terms.to_text()) == terms
+    assert Terms.from_text(terms.to_text()).digest == terms.digest
+    for text in (None, "", "[]", "{}", terms.to_text().replace("shares", "shame")):
+        with pytest.raises(UpdateError, match="the terms"):
+            Terms.from_text(text)
 
 
 def test_shares_that_were_changed_or_moved_are_refused(consortium):
@@ -182,16 +237,16 @@ def test_a_site_refuses_a_sum_of_fewer_than_it_wants(consortium):
 
     for few in (("site-0", "site-1"), ("site-1", "site-2", "site-3")):
         with pytest.raises(UpdateError, match="at least 3"):
-            group.site("site-0").reveal(few)
+            group.site("site-0").confirm(few)
     with pytest.raises(UpdateError, match="at least 4"):
-        group.site("site-0", least=4).reveal(group.names[:3])
+        group.site("site-0", least=4).confirm(group.names[:3])
     assert len(masked) == 4
 
 
 def test_a_wrong_share_is_found_and_the_right_ones_still_unmask(consortium):
     group = consortium(4)
     survivors = group.close(group.up_to_masked())
-    revealed = {name: group.site(name).reveal(survivors) for name in survivors}
+    revealed = group.reveal(survivors)
     wrong = {**revealed["site-0"], "site-2": bytes(65) + b"\1"}
 
     with pytest.raises(UpdateError, match="shares"):
@@ -243,7 +298,7 @@ def test_twenty_megabytes_of_four_sites_with_a_dropout_take_seconds(consortium):
     masked = group.up_to_masked()
     del masked["site-2"]
     survivors = group.close(masked)
-    revealed = {name: group.site(name).reveal(survivors) for name in survivors}
+    revealed = group.reveal(survivors)
 
     mean = group.server.unmask(revealed)
 
