@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -106,9 +107,10 @@ def load_package(folder: Path) -> ModelPackage:
     config = _read_fields(folder / "config.json", FMvTConfig, {"format": FORMAT})
     provenance, digest = read_provenance(folder / "provenance.json")
     try:
-        network = FMvT(FMvTConfig(**config))
+        with torch.device("meta"):  # no weights that are thrown away at once
+            network = FMvT(FMvTConfig(**config))
         weights = load_file(folder / "model.safetensors")
-        network.load_state_dict(weights)
+        network.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, RuntimeError, TypeError, SettingsError) as error:
         raise PackageError(
             "the files of a model package must fit one another; one of them is "
@@ -119,7 +121,7 @@ def load_package(folder: Path) -> ModelPackage:
             "the weights of a model package must have the digest that its "
             "provenance.json names; they were changed: fetch the package again"
         )
-    return ModelPackage(network.eval(), provenance, digest)
+    return ModelPackage(network.float().eval(), provenance, digest)
 
 
 def read_provenance(path: Path) -> tuple[Provenance, str]:
