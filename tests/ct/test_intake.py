@@ -461,7 +461,7 @@ def test_two_real_studies_are_taken_with_real_reports(shared, tmp_path):
 
     account = intake(source, reports, tmp_path / "site", IntakeSettings(image_size=64))
     records = {record.study_id: record for record in _records(tmp_path / "site")}
-    lidc, lung1 = (records[study.study_id] for study in account.taken)
+    lidc, lung1 = (records[study.account.study] for study in account.taken)
     assert (lung1.slices, lidc.slices) == (134, 137)
     assert lung1.spacing == pytest.approx((3.0, 500 / 64, 500 / 64), abs=1e-3)
     assert lidc.spacing == pytest.approx((2.0, 400 / 64, 400 / 64), abs=1e-3)
