@@ -25,7 +25,9 @@ def test_the_bundle_carries_the_two_programs_and_nothing_else(tmp_path, environm
         "server/__init__.py",
         "server/app.py",
         "server/exchange.py",
+        "server/inquiry.py",
         "server/rounds.py",
+        "server/secure.py",
         "server/sites.py",
         "server/strategy.py",
     ]

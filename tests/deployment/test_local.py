@@ -61,7 +61,11 @@ def test_a_local_federation_ends_with_a_model(unbroken):
     assert "round 2 of 2" in shown
     assert str(out / "model") in shown
     assert len(shown.splitlines()) <= 6  # neither Flower nor Ray is heard
-    kept = {"0001.safetensors", "0002.safetensors", "weights.safetensors"}
+    kept = {
+        f"{part}-000{number}.safetensors"
+        for part in ("optimizer", "residual")
+        for number in (1, 2)
+    } | {"weights.safetensors"}
     for site in ("a", "b"):
         assert {path.name for path in out.glob(f"sites/{site}/jobs/*/*")} == kept
 
