@@ -59,7 +59,7 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
         text=True,
         timeout=60,
     ).stdout
-    assert told.endswith(f"model: {out / 'model'}\na: up\nb: up\n")
+    assert told.endswith(f"\na: up\nb: up\nmodel: {out / 'model'}\n")
 
 
 def refusals(deployed, site: str) -> list:

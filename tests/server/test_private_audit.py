@@ -10,7 +10,7 @@ import torch
 
 from client.app import app as client
 from ctflow_fed.ct.store import LatentStore
-from ctflow_fed.federation import WireArray, minus, part_of, unpack
+from ctflow_fed.federation import WireArray, arrays_of, minus, part_of, unpack
 from ctflow_fed.model import PRESETS, fresh_network, load_package, save_package
 from ctflow_fed.training import NoisySteps, audited_epsilon, describe, epsilon_of
 from ctflow_fed.training import private as private_training
@@ -77,7 +77,8 @@ def found_out(direct_grid, settings, canaries):
     patient but who takes part and the noise. So it explains the way from the ones to
     the others by the clipped gradients of all canaries, with a ridge against noise.
     """
-    part = part_of(load_package(Path(settings.init)).network, 4, 0, private=True)
+    network = load_package(Path(settings.init)).network
+    part = part_of(network.config, arrays_of(network), 4, 0, private=True)
     sent, patients = [part.first], canaries.by_patient()
 
     def answer(message, context):
