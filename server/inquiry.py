@@ -8,7 +8,6 @@ same, and one answer of it counts.
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -80,8 +79,9 @@ class Inquiry:
     def _hear(self) -> None:
         """Take in what was answered."""
         for reply in self._grid.pull_messages(list(self._pending)):
-            with suppress(KeyError):
-                self._take(self._pending.pop(reply.metadata.reply_to_message_id), reply)
+            site = self._pending.pop(reply.metadata.reply_to_message_id, None)
+            if site is not None:  # it answers what is asked, and for the first time
+                self._take(site, reply)
 
     def _take(self, site: str, reply: Message) -> None:
         if is_gone(reply):

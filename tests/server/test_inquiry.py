@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flwr.app import Error, Message, MessageType
+from flwr.app import Error, Message, MessageType, RecordDict
 
 from client.app import app as client
 from ctflow_fed.errors import IncompleteError
+from server.inquiry import Inquiry
 from server.rounds import play_job
+from server.sites import Roster
 
 GONE, CRASHED = 5, 8
 
@@ -137,3 +139,61 @@ def test_a_job_goes_on_without_a_site_that_it_does_not_need(
     last = json.loads((Path(settings.out) / "rounds.jsonl").read_text().split("\n")[1])
     assert set(last["slices"]) == {"a"}
     assert "not connected" in last["refused"]["b"]
+
+
+@pytest.fixture
+def roster(direct_grid, stores):
+    """The two sites, which have said who they are."""
+    roster = Roster(direct_grid(stores), ("a", "b"))
+    roster.wait(30.0)
+    return roster
+
+
+def ask(grid, roster, write):
+    inquiry = Inquiry(grid, roster, write, on_answer=lambda _: None)
+    return inquiry.answers(roster.nodes, seconds=5.0, grace=0.0, least=0)
+
+
+def question(site, node, reply):
+    """Ask a site what it has, once more after a crash."""
+    if reply is not None and not reply.has_error():
+        return None
+    return Message(RecordDict(), node, MessageType.QUERY)
+
+
+def once(first, then):
+    """Answer one question in a way, and those after it in another."""
+    left = [first]
+
+    def answer(message, context):
+        return (left.pop() if left else then)(message, context)
+
+    return answer
+
+
+def crashing(message, context):
+    return Message(Error(code=CRASHED, reason="x"), reply_to=message)
+
+
+def test_a_fault_in_asking_again_is_not_taken_for_a_site_that_is_silent(
+    direct_grid, stores, roster
+):
+    def write(site, node, reply):
+        lost = {} if reply is not None and reply.has_error() else {site: node}
+        return question(site, lost[site], reply)
+
+    with pytest.raises(KeyError):
+        ask(direct_grid(stores, b=once(crashing, client)), roster, write)
+
+
+def test_an_answer_that_comes_twice_or_to_no_question_counts_once(
+    direct_grid, stores, roster
+):
+    grid = direct_grid(stores, b=once(crashing, client))
+    pull = grid.pull_messages
+    stray = Message(RecordDict(), 1, MessageType.QUERY)
+    stray.metadata.__dict__["_reply_to_message_id"] = "message-99"
+    grid.pull_messages = lambda ids: [stray, *(2 * pull(ids))]
+
+    assert set(ask(grid, roster, question)) == {"a", "b"}
+    assert len(grid.sent) == 3  # one to `a`, two to `b`
