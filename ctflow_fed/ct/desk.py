@@ -14,6 +14,7 @@ from ctflow_fed.ct.account import StudyAccount, Verdict
 from ctflow_fed.ct.chest import check_chest
 from ctflow_fed.ct.codec import SliceCodec, codec_named
 from ctflow_fed.ct.codec_error import codec_numbers
+from ctflow_fed.ct.demographics import Demographics
 from ctflow_fed.ct.policy import IntakePolicy
 from ctflow_fed.ct.privacy.key import SiteKey
 from ctflow_fed.ct.privacy.study import scrub_report
@@ -139,7 +140,8 @@ class Desk:
             squared = volume.squared(self._settings.image_size)
             del volume  # the store gets the squared one; memory need not hold both
             numbers |= scrubbed.numbers | codec_numbers(self._codec, squared)
-            report = replace(report, text=scrubbed.text)
+            told = Demographics.agreed({scan.demographics, report.demographics})
+            report = replace(report, text=scrubbed.text, demographics=told)
             record = self._written(study, squared, report)
             return Decision(name, StudyAccount(study, verdict, reason, numbers), record)
 
@@ -178,6 +180,7 @@ class Desk:
             labels=report.labels,
             flags=squared.notes,
             patient=report.patient and self._hashed(f"patient/{report.patient}"),
+            demographics=report.demographics,
         )
 
     def _refused(self, name: str, reason: str) -> Decision:

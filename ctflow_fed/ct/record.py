@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ctflow_fed.ct.demographics import AGE_BANDS, SEXES
 from ctflow_fed.errors import StoreError
 from ctflow_fed.files import is_sha256
 
@@ -46,7 +47,8 @@ class StudyRecord:
     that was encoded, in mm; ``labels`` has 0 or 1 for each finding; ``flags`` are short
     remarks for whoever selects studies; ``sha256`` is the digest of the study's file.
     ``patient`` is the same for all studies of a patient, a keyed hash as the id is;
-    empty where the patient is not known.
+    empty where the patient is not known. ``age_band`` and ``sex`` are those of
+    `Demographics`.
     """
 
     study_id: str
@@ -56,16 +58,19 @@ class StudyRecord:
     flags: tuple[str, ...]
     sha256: str
     patient: str = ""
+    age_band: str = ""
+    sex: str = ""
 
     @classmethod
     def from_json(cls, value: object) -> "StudyRecord":
         """Check and read one line of the index, or raise ``StoreError``."""
         if isinstance(value, dict):
-            value = {"patient": "", **value}  # older stores do not know it
+            value = {**_LATER, **value}  # older stores do not know them
         if not isinstance(value, dict) or not _fits(value, _RECORD):
             raise StoreError(
                 "this is no record of a study: it needs an id of up to 64 letters, "
-                "digits, - or _, a spacing of 3 positive lengths and labels of 0 or 1"
+                "digits, - or _, a spacing of 3 positive lengths, labels of 0 or 1 and "
+                "of the patient a decade and a sex at most"
             )
         between, row, column = (float(length) for length in value["spacing"])
         spacing, flags = (between, row, column), tuple(value["flags"])
@@ -113,6 +118,14 @@ def _is_patient(value: object) -> bool:
     return value == "" or _is_id(value)
 
 
+def _is_age_band(value: object) -> bool:
+    return value == "" or value in AGE_BANDS
+
+
+def _is_sex(value: object) -> bool:
+    return value == "" or value in SEXES
+
+
 _Fields = Mapping[str, Callable[[object], bool]]
 
 _HEADER: _Fields = {
@@ -131,7 +144,11 @@ _RECORD: _Fields = {
     "flags": _is_flags,
     "sha256": is_sha256,
     "patient": _is_patient,
+    "age_band": _is_age_band,
+    "sex": _is_sex,
 }
+
+_LATER = {"patient": "", "age_band": "", "sex": ""}
 
 
 def _fits(value: Mapping[str, object], fields: _Fields) -> bool:

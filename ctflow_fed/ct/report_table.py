@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.labels import FINDINGS, labels_of
 from ctflow_fed.ct.table_files import EXCESS, Row, read_table
 from ctflow_fed.errors import ReportTableError
@@ -18,6 +19,8 @@ NAMES = {
     "Findings_EN": "findings",
     "Impressions_EN": "impression",
     "report_text": "report",
+    "PatientAge": "age",
+    "PatientSex": "sex",
 }
 """What CT-RATE calls the columns."""
 
@@ -52,6 +55,7 @@ class Report:
     problem: str = ""
     patient: str = field(default="", repr=False)
     private: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    demographics: Demographics = UNKNOWN
 
 
 def read_reports(path: Path) -> dict[str, Report]:
@@ -62,7 +66,7 @@ def read_reports(path: Path) -> dict[str, Report]:
     ``impression`` and ``report``, or the columns of CT-RATE in their place. If it has
     CT-RATE's 18 label columns they are taken as they are, otherwise labels are read
     from the text (`labels_of`). A column ``patient`` may tell which studies are of one
-    patient.
+    patient; of columns ``age`` and ``sex`` a decade and a letter are kept.
 
     Raises ``ReportTableError`` when the table is not like that or names a study twice.
     A row that cannot be used is a `Report` with a problem, so that it costs one study;
@@ -136,6 +140,7 @@ def _report(row: Row, labelled: bool) -> Report:
         {name: int(value) for name, value in labels.items()},
         patient=normal_name(row.get("patient", "")),
         private=tuple(_private(row)),
+        demographics=Demographics.of(row.get("age", ""), row.get("sex", "")),
     )
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
-from ctflow_fed.ct.dicom.series import studies_in, the_only, visible_files
+from ctflow_fed.ct.dicom.series import Study, studies_in, the_only, visible_files
 from ctflow_fed.ct.metaimage import ITK_SUFFIXES, read_itk
 from ctflow_fed.ct.nifti import SUFFIXES, read_nifti
 from ctflow_fed.ct.policy import STRICT, IntakePolicy
@@ -24,11 +25,13 @@ class Scan:
 
     ``names`` are what a table of reports may call it: of a DICOM study its UID and its
     accession number, of a file its name; and the name of the entry, if it is the only
-    one there. ``read`` gives the volume and what it was chosen from.
+    one there. ``read`` gives the volume and what it was chosen from;
+    ``demographics`` are what its headers say of the patient.
     """
 
     names: tuple[str, ...] = field(repr=False)
     read: Callable[[], tuple[CTVolume, str]] = field(repr=False)
+    demographics: Demographics = UNKNOWN
 
 
 def is_scan(path: Path) -> bool:
@@ -76,9 +79,13 @@ def _dicom_scans(entry: Path, policy: IntakePolicy, *, alone: bool) -> tuple[Sca
     studies = studies_in(entry, policy)
     shown = [study for study in studies if study.shows_patient]
     if alone or len(shown) < 2:
-        study = the_only(studies)
-        return (Scan((entry.name, *study.names), partial(study.read, policy)),)
-    return tuple(Scan(study.names, partial(study.read, policy)) for study in shown)
+        return (_scan(the_only(studies), policy, entry.name),)
+    return tuple(_scan(study, policy) for study in shown)
+
+
+def _scan(study: Study, policy: IntakePolicy, *names: str) -> Scan:
+    read = partial(study.read, policy)
+    return Scan((*names, *study.names), read, study.demographics)
 
 
 def _is_dicom(path: Path) -> bool:

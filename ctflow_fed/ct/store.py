@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.record import StoreHeader, StudyRecord
 from ctflow_fed.ct.report import TOKEN_FEATURES
 from ctflow_fed.errors import MismatchError, StoreError
@@ -151,6 +152,7 @@ class LatentStore:
         labels: dict[str, int],
         flags: tuple[str, ...] = (),
         patient: str = "",
+        demographics: Demographics = UNKNOWN,
     ) -> StudyRecord:
         """Add one study: its tensors first, then its line in the index.
 
@@ -165,6 +167,7 @@ class LatentStore:
             labels=labels,
             flags=flags,
             patient=patient,
+            demographics=demographics,
         )
         return self.enter(record)
 
@@ -178,6 +181,7 @@ class LatentStore:
         labels: dict[str, int],
         flags: tuple[str, ...] = (),
         patient: str = "",
+        demographics: Demographics = UNKNOWN,
     ) -> StudyRecord:
         """Write the tensors of a study, which is in the store once its record is.
 
@@ -194,6 +198,7 @@ class LatentStore:
                 "flags": flags,
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "patient": patient,
+                **asdict(demographics),
             }
         )
         if self._records.get(study_id, record) != record:

@@ -12,6 +12,7 @@ from ctflow_fed import __version__
 from ctflow_fed.ct.account import StudyAccount, read_account
 from ctflow_fed.ct.codec import SliceCodec, codec_named
 from ctflow_fed.ct.codec_error import TISSUES
+from ctflow_fed.ct.demographics import AGE_BANDS, SEXES
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.store import LatentStore, StudyRecord
 from ctflow_fed.errors import MismatchError
@@ -44,6 +45,7 @@ class Histogram:
 class QualityAccount:
     """What came in: verdicts and reasons, spacing, slices, HU, labels, codec error.
 
+    ``age_bands`` and ``sexes`` count studies, under "" those of unknown patients;
     ``codec`` has the mean over studies of each measure, and the worst; ``scrubbed``
     counts what was taken out of reports by kind. ``views`` are for the site's own eyes
     and are not in the JSON.
@@ -51,6 +53,8 @@ class QualityAccount:
 
     studies: tuple[StudyAccount, ...]
     labels: Mapping[str, int]
+    age_bands: Mapping[str, int]
+    sexes: Mapping[str, int]
     slices: Histogram
     slice_mm: Histogram
     hu: Histogram
@@ -92,6 +96,8 @@ def quality_of(store_folder: Path, codec: str = "haar") -> QualityAccount:
     return QualityAccount(
         studies=studies,
         labels=_labels(records),
+        age_bands=_counts([each.age_band for each in records], AGE_BANDS),
+        sexes=_counts([each.sex for each in records], SEXES),
         slices=_histogram([record.slices for record in records]),
         slice_mm=_histogram([record.spacing[0] for record in records]),
         hu=_hu_histogram(store, coder, records[:MEASURED]),
@@ -129,6 +135,11 @@ def _labels(records: Sequence[StudyRecord]) -> dict[str, int]:
     return {
         name: sum(each.labels.get(name, 0) for each in records) for name in FINDINGS
     }
+
+
+def _counts(values: Sequence[str], order: Sequence[str]) -> dict[str, int]:
+    counts = Counter(values)
+    return {value: counts[value] for value in (*order, "") if counts[value]}
 
 
 def _histogram(values: Sequence[float]) -> Histogram:

@@ -46,6 +46,21 @@ def test_the_account_counts_verdicts_reasons_labels_and_what_was_scrubbed(site):
     assert account.scrubbed == {"date": 2}
 
 
+def test_patients_are_counted_by_decade_and_sex(tmp_path, haar_store):
+    folder = Path(shutil.copytree(haar_store, tmp_path / "site"))
+    index = folder / "index.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    lines[0] |= {"age_band": "90+", "sex": "F"}
+    lines[1] |= {"age_band": "60-69"}
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    account = quality_of(folder)
+    write_quality(tmp_path / "quality.html", account)
+    assert account.age_bands == {"60-69": 1, "90+": 1, "": 1}
+    assert account.sexes == {"F": 1, "": 2}
+    assert "<th>90+</th>" in (tmp_path / "quality.html").read_text()
+
+
 def test_the_codec_is_told_with_its_mean_and_its_worst(site):
     codec = quality_of(site).codec
 

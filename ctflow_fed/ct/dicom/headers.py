@@ -1,7 +1,8 @@
 """The header of one file: read what places and scales its slices, refuse doubts.
 
-Nothing else is read; SliceThickness and InstanceNumber, which lie, are not even looked
-at, and identifiers serve only to tell series, studies and patients apart.
+Besides, age and sex are read, of which a decade and a letter are kept. Nothing else is;
+SliceThickness and InstanceNumber, which lie, are not even looked at, and identifiers
+serve only to tell series, studies and patients apart.
 """
 
 import math
@@ -17,6 +18,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.dicom.elements import integer, numbers, raw, texts
 from ctflow_fed.ct.dicom.parsing import parse, refusing_doubts
 from ctflow_fed.ct.dicom.pixels import LOSSLESS, SYNTAXES, PixelFormat, pixel_format
@@ -36,6 +38,8 @@ _OF_A_SERIES = ("SeriesInstanceUID", "FrameOfReferenceUID", "ConvolutionKernel")
 
 _KEYWORDS = (
     "PatientID",
+    "PatientAge",
+    "PatientSex",
     "StudyInstanceUID",
     "AccessionNumber",
     *_OF_A_SERIES,
@@ -110,6 +114,7 @@ class DicomFile:
     slices: tuple[SliceHeader, ...] = ()
     left_aside: str = ""
     problem: str = ""
+    demographics: Demographics = UNKNOWN
 
 
 def read_file(path: Path) -> DicomFile | None:
@@ -132,6 +137,7 @@ def read_file(path: Path) -> DicomFile | None:
             raw(dataset, "StudyInstanceUID"),
             raw(dataset, "AccessionNumber"),
             raw(dataset, "SeriesInstanceUID"),
+            demographics=_demographics(dataset),
         )
         # Some de-identifiers empty the class of the dataset, not that of the file.
         left_aside = _no_ct(dataset, raw(dataset, "SOPClassUID").decode() or stored)
@@ -145,6 +151,11 @@ def read_file(path: Path) -> DicomFile | None:
             return replace(file, slices=tuple(_slices(dataset, path, offset)))
     except VolumeError as error:
         return replace(file, problem=str(error))
+
+
+def _demographics(dataset: Dataset) -> Demographics:
+    age, sex = (texts(dataset, name) for name in ("PatientAge", "PatientSex"))
+    return Demographics.of("".join(age), "".join(sex))
 
 
 def _no_ct(dataset: Dataset, storage: str) -> str:

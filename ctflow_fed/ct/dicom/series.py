@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.dicom.geometry import DUPLICATE_MM, SliceGrid, regular_grid
 from ctflow_fed.ct.dicom.headers import LOCALIZER, DicomFile, SliceHeader, read_file
 from ctflow_fed.ct.dicom.kernels import kernel_kind
@@ -126,6 +127,7 @@ class Study:
     names: tuple[str, ...] = field(repr=False)
     series: tuple[Series, ...]
     left_aside: tuple[str, ...] = ()
+    demographics: Demographics = UNKNOWN
 
     @property
     def shows_patient(self) -> bool:
@@ -216,6 +218,7 @@ def _study(files: Sequence[DicomFile], policy: IntakePolicy) -> Study:
         tuple(sorted(name.decode("ascii", "replace").strip() for name in names)),
         tuple(sorted(series, key=lambda one: one.merit(policy), reverse=True)),
         tuple(sorted({file.left_aside for file in files if file.left_aside})),
+        Demographics.agreed({file.demographics for file in files}),
     )
 
 
