@@ -51,6 +51,8 @@ EVALUATIONS = {
 }
 """About how many forwards of a clip a row costs."""
 
+VOLUME = VolumeRequest(report="Pleural effusion.", slices=SLICES, seed=0)
+
 Inputs = tuple[Tensor, Tensor, Conditions]
 
 
@@ -147,11 +149,23 @@ def _plain(preset: str, pixels: int) -> dict[str, Any]:
 
 def _volume(preset: str, pixels: int) -> dict[str, Any]:
     """Draw a volume from its report; a GPU does it twice, to compile in the first."""
-    device, network = default_device(), FMvT(PRESETS[preset])
-    encoder = HashingReportEncoder()
+    device = default_device()
     with tempfile.TemporaryDirectory() as folder:
         codec = _codec(Path(folder), device)
+    sampler = _sampler(preset, pixels, codec)
+    if device.type == "cuda":
+        sampler.network.compile()
+    warm = device.type == "cuda"
+    times = _times(lambda: sampler.sample([VOLUME]), device, repeats=1, warm=warm)
     side = pixels // codec.factor
+    latents = torch.randn(SLICES, codec.channels, side, side, device=device)
+    decoding = _times(lambda: codec.decode(latents), device, repeats=1, warm=warm)
+    named = {"decode_seconds": decoding[0], "codec": _codec_in_words(codec, device)}
+    return _result(device, times) | named
+
+
+def _sampler(preset: str, pixels: int, codec: SliceCodec) -> VolumeSampler:
+    encoder, side = HashingReportEncoder(), pixels // codec.factor
     provenance = Provenance(
         codec_id=codec.codec_id,
         encoder_id=encoder.encoder_id,
@@ -161,16 +175,22 @@ def _volume(preset: str, pixels: int) -> dict[str, Any]:
         steps=0,
         seed=0,
     )
-    sampler = VolumeSampler(ModelPackage(network, provenance, ""), codec, encoder)
-    if device.type == "cuda":
-        sampler.network.compile()
-    request = VolumeRequest(report="Pleural effusion.", slices=SLICES, seed=0)
-    warm = device.type == "cuda"
-    times = _times(lambda: sampler.sample([request]), device, repeats=1, warm=warm)
-    latents = torch.randn(SLICES, codec.channels, side, side, device=device)
-    decoding = _times(lambda: codec.decode(latents), device, repeats=1, warm=warm)
-    named = {"decode_seconds": decoding[0], "codec": _codec_in_words(codec, device)}
-    return _result(device, times) | named
+    package = ModelPackage(FMvT(PRESETS[preset]), provenance, "")
+    return VolumeSampler(package, codec, encoder)
+
+
+@cache
+def clips_evaluated() -> float:
+    """Count the clips of 16 slices that the network sees for one volume."""
+    sampler, frames = _sampler("nano", 16, HaarCodec()), 0
+
+    def count(_: object, inputs: Inputs) -> None:
+        nonlocal frames
+        frames += inputs[0][:, 0, :, 0, 0].numel()
+
+    sampler.network.register_forward_pre_hook(count)
+    sampler.sample([VOLUME])
+    return frames / CLIP_SLICES
 
 
 def _train(preset: str, pixels: int) -> dict[str, Any]:
