@@ -19,6 +19,7 @@ import numpy as np
 
 from ctflow_fed.ct.dicom import SeriesTags, read_series, write_series
 from ctflow_fed.ct.nifti import read_nifti, write_nifti
+from ctflow_fed.ct.phantom.forms import recoded
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import VolumeError
 
@@ -46,25 +47,9 @@ def originals(folder: Path) -> dict[str, list[bytes]]:
     plain = sorted((folder / "plain").iterdir())
     kinds = {"plain": [path.read_bytes() for path in plain]}
     for name, syntax in SYNTAXES.items():
-        kinds[name] = [recoded(path, syntax, folder / "packed") for path in plain]
+        kinds[name] = [recoded(path, syntax) for path in plain]
     write_nifti(small_volume(), folder / "v.nii")
     return kinds | {"nifti": [(folder / "v.nii").read_bytes()]}
-
-
-def recoded(path: Path, syntax: int, packed: Path) -> bytes:
-    """Return a file in another transfer syntax."""
-    reader, change = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax()
-    reader.SetFileName(str(path))
-    reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    change.SetInput(reader.GetImage())
-    change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(packed))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.Write()
-    return packed.read_bytes()
 
 
 def mutated(content: bytes, generator: np.random.Generator) -> bytes:

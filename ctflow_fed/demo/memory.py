@@ -5,7 +5,6 @@ import resource
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
 __all__ = ["PeakMemory", "resident_mb"]
 
@@ -31,12 +30,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
         self._look()

@@ -32,6 +32,7 @@ __all__ = [
     "padded",
     "permuted",
     "plain",
+    "recoded",
     "regular",
     "tilted",
     "two_patients",
@@ -295,17 +296,23 @@ def by_gdcm(syntax: int) -> Make:
 
 def _recoded(one: Dataset, syntax: int) -> Dataset:
     with TemporaryDirectory() as folder:
-        plain, packed = Path(folder, "plain"), Path(folder, "packed")
+        plain = Path(folder, "plain")
         one.save_as(plain, enforce_file_format=True)
-        reader, change = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax()
-        reader.SetFileName(str(plain))
-        reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-        change.SetInput(reader.GetImage())
-        change.Change()
-        writer = gdcm.ImageWriter()
-        writer.SetFileName(str(packed))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        writer.Write()
-        return dcmread(io.BytesIO(packed.read_bytes()))
+        return dcmread(io.BytesIO(recoded(plain, syntax)))
+
+
+def recoded(plain: Path, syntax: int) -> bytes:
+    """Return a file in another transfer syntax of GDCM's, written beside it."""
+    reader, change = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax()
+    reader.SetFileName(str(plain))
+    reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    change.Change()
+    packed = plain.with_suffix(".packed")
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(packed))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.Write()
+    return packed.read_bytes()
