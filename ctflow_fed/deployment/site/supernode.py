@@ -1,7 +1,8 @@
 """Flower's SuperNode in this process, behind the site's gate.
 
-Flower is entered at three names of two of its modules, which `check_seam` and a test
-look at: the connection to the server, its HTTP client, and the command itself.
+Flower is entered at five names of three of its modules, which `check_seam` and a test
+look at: the connection to the server, its HTTP client, the command itself, and the two
+numbers that say how long it waits for a program.
 """
 
 import importlib
@@ -24,11 +25,23 @@ from ctflow_fed.deployment.site.patient_client import PatientClient, end_process
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import MismatchError
 
-__all__ = ["check_seam", "run_supernode"]
+__all__ = ["check_seam", "run_supernode", "wait_for_programs"]
 
 internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
+tasks: Any = importlib.import_module("flwr.supercore.corestate.in_memory_corestate")
 CONNECT = "http_request_response"
 CLIENT = "FleetHttpClient"
+INTERVAL, PATIENCE = "HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"
+
+START_SECONDS = 300
+"""How long a program may take from its start to its first word.
+
+Flower gives it 30 s, then starts another one and takes the order from the first, which
+a host that is busy never gets beyond.
+"""
+
+SILENT_SECONDS = 60
+"""How long a program that has begun may say nothing, as in Flower; it speaks by 25."""
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +54,22 @@ def check_seam() -> None:
             "another; install the version that requirements.lock names"
         )
     source = inspect.getsource(internal)
-    if source.count(CONNECT) != 2 or not hasattr(fleet_http_connection, CLIENT):
+    waits = (hasattr(tasks, INTERVAL), hasattr(tasks, PATIENCE))
+    knows = hasattr(fleet_http_connection, CLIENT) and all(waits)
+    if source.count(CONNECT) != 2 or not knows:
         raise MismatchError(
             "Flower reaches its server in another way than the gate knows; install "
             "the version that requirements.lock names"
         )
+
+
+def wait_for_programs() -> None:
+    """Let Flower in this process wait longer for a program that starts.
+
+    It waits one interval for the first word, and as many as its patience for others.
+    """
+    setattr(tasks, INTERVAL, START_SECONDS)
+    setattr(tasks, PATIENCE, SILENT_SECONDS / START_SECONDS)
 
 
 def run_supernode(site: Site, port: int) -> NoReturn:
@@ -63,6 +87,7 @@ def run_supernode(site: Site, port: int) -> NoReturn:
 
     setattr(internal, CONNECT, gated)
     setattr(fleet_http_connection, CLIENT, PatientClient)
+    wait_for_programs()
     threading.excepthook = _end_with_thread
     os.environ.update(flower_environment(site.kit))
     os.environ.update(_gpu(site.policy.gpu_share))

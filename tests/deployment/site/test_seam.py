@@ -5,6 +5,7 @@ import inspect
 import threading
 import warnings
 from contextlib import ExitStack
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -18,11 +19,14 @@ with warnings.catch_warnings():
         PullMessagesResponse,
     )
     from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.supernode.fleet_http_connection import http_request_response
+    from flwr.supernode.nodestate import NodeStateFactory
 
     from ctflow_fed.deployment.site.connection import Flower
     from ctflow_fed.deployment.site.patient_client import PatientClient
-    from ctflow_fed.deployment.site.supernode import check_seam
+    from ctflow_fed.deployment.site.supernode import check_seam, wait_for_programs
 
 
 def test_the_pinned_flower_is_entered_where_the_gate_stands():
@@ -115,3 +119,42 @@ def test_a_node_that_was_killed_waits_until_the_server_knows(scripted):
     client.ActivateNode(ActivateNodeRequest())
 
     assert server.heard == ["activate-node"] * 3
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """A SuperNode's memory of its programs, and a function that lets time pass."""
+    tasks = importlib.import_module("flwr.supercore.corestate.in_memory_corestate")
+    for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE", "now"):
+        monkeypatch.setattr(tasks, name, getattr(tasks, name))  # put back at the end
+    wait_for_programs()
+    state = NodeStateFactory(ObjectStoreFactory()).state()
+
+    def later(seconds):
+        tasks.now = lambda now=tasks.now: now() + timedelta(seconds=seconds)
+
+    return state, later
+
+
+def test_a_program_may_take_minutes_to_start_and_keeps_its_order(nodes):
+    state, later = nodes
+    token = state.claim_task(state.create_task(TaskType.CLIENT_APP, 1))
+    later(280)
+
+    assert state.get_task_by_token(token) is not None
+    later(40)
+    assert state.get_task_by_token(token) is None
+
+
+def test_a_program_that_died_at_work_is_missed_within_a_minute(nodes):
+    state, later = nodes
+    identity = state.create_task(TaskType.CLIENT_APP, 1)
+    token = state.claim_task(identity)
+    state.activate_task(identity)
+    later(50)
+    assert state.acknowledge_task_heartbeat(identity)
+    later(50)
+    assert state.get_task_by_token(token) is not None
+    later(20)
+
+    assert state.get_task_by_token(token) is None
