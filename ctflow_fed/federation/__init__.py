@@ -104,7 +104,7 @@ from ctflow_fed.federation.shards import (
     unstow,
     wire_in,
 )
-from ctflow_fed.federation.site_state import SiteMemory, SiteState
+from ctflow_fed.federation.site_state import SiteMemory, SiteState, spent_beside
 from ctflow_fed.federation.status import JobStatus, status_of
 from ctflow_fed.federation.strategies import (
     STRATEGIES,
@@ -206,6 +206,7 @@ __all__ = [
     "shards_named",
     "shards_to_record",
     "shares_of",
+    "spent_beside",
     "status_of",
     "stow",
     "trimmed_mean",

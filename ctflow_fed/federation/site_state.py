@@ -25,15 +25,16 @@ from safetensors.torch import save_file
 from ctflow_fed.errors import SettingsError, StoreError
 from ctflow_fed.federation.arrays import ArrayFile, Arrays, write_arrays
 from ctflow_fed.files import write_atomically
-from ctflow_fed.training import PrivacyLedger, PrivacySettings
+from ctflow_fed.training import PrivacyLedger, PrivacySettings, spent_in
 from ctflow_fed.training.optimizer import OptimizerMemory
 
-__all__ = ["SiteMemory", "SiteState"]
+__all__ = ["SiteMemory", "SiteState", "spent_beside"]
 
 JOBS = 3
 BASES = 2
 MEMORIES = 2  # so that a round may be asked again and begins as it did before
 
+PRIVACY = "privacy"
 RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
 DAMAGED = (
@@ -64,7 +65,7 @@ class SiteState:
     def __init__(self, folder: Path, job: str) -> None:
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         self._bases, self._job = folder / "bases", folder / "jobs" / job
-        self._privacy = folder / "privacy" / f"{job}.json"
+        self._privacy = folder / PRIVACY / f"{job}.json"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._job.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,16 @@ class SiteState:
             for path in self._job.glob(f"{kind}-*.safetensors")
         }
         return sorted((int(n), path) for n, path in numbers.items() if n.isdigit())
+
+
+def spent_beside(folder: Path, job: str, delta: float) -> float:
+    """Return the sum of the epsilons that a site's other jobs have spent, at ``delta``.
+
+    Each sum of a job is tight; those of several are added, which is an upper bound.
+    Raises ``StoreError`` where a ledger is damaged.
+    """
+    ledgers = sorted((folder / PRIVACY).glob("*.json"))
+    return sum(spent_in(path, delta) for path in ledgers if path.stem != job)
 
 
 def _oldest(paths: Iterable[Path], kept: int) -> list[Path]:

@@ -15,6 +15,7 @@ from ctflow_fed.training.privacy_ledger import (
     NoisySteps,
     PrivacyLedger,
     epsilon_of,
+    spent_in,
 )
 from ctflow_fed.training.private import PrivateFit, fit_privately
 from ctflow_fed.training.provenance import describe
@@ -37,5 +38,6 @@ __all__ = [
     "fit",
     "fit_privately",
     "load_adapter",
+    "spent_in",
     "train",
 ]

@@ -22,7 +22,7 @@ from ctflow_fed.errors import MissingExtraError, SettingsError, StoreError
 from ctflow_fed.files import read_json, write_atomically
 from ctflow_fed.training.settings import PrivacySettings
 
-__all__ = ["NoisySteps", "PrivacyLedger", "epsilon_of"]
+__all__ = ["NoisySteps", "PrivacyLedger", "epsilon_of", "spent_in"]
 
 FORMAT = "ctflow-fed privacy 1"
 
@@ -68,6 +68,14 @@ def _epsilon_of(events: tuple[NoisySteps, ...], delta: float) -> float:
         )
         accountant.compose(step, event.steps)
     return float(accountant.get_epsilon(delta)) if events else 0.0
+
+
+def spent_in(path: Path, delta: float) -> float:
+    """Return what the events of a ledger's file come to at ``delta``.
+
+    Raises ``StoreError`` for a file that is damaged.
+    """
+    return epsilon_of(_read(path), delta)
 
 
 class PrivacyLedger:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ctflow_fed.errors import SettingsError, StoreError
-from ctflow_fed.federation import SiteMemory, SiteState, arrays_digest
+from ctflow_fed.federation import SiteMemory, SiteState, arrays_digest, spent_beside
+from ctflow_fed.training import NoisySteps, PrivacySettings, epsilon_of
 from ctflow_fed.training.optimizer import OptimizerMemory
 
 JOB = "a" * 64
@@ -156,3 +157,18 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
 
     with pytest.raises(SettingsError, match="`state` in the node config"):
         SiteState(tmp_path / "file" / "state", JOB)
+
+
+def test_what_other_jobs_have_spent_adds_up_and_a_damaged_ledger_is_told(tmp_path):
+    privacy = PrivacySettings(epsilon=9.0, noise_multiplier=8.0)
+    spent = NoisySteps(8.0, 0.5, 2)
+    for job in (JOB, "b" * 64, "c" * 64):
+        SiteState(tmp_path, job).ledger(privacy).book(spent)
+
+    each = epsilon_of([spent], 1e-5)
+    assert spent_beside(tmp_path, JOB, 1e-5) == pytest.approx(2 * each)
+    assert spent_beside(tmp_path, "d" * 64, 1e-5) == pytest.approx(3 * each)
+    assert spent_beside(tmp_path / "new", JOB, 1e-5) == 0
+    (tmp_path / "privacy" / f"{'b' * 64}.json").write_text("{}")
+    with pytest.raises(StoreError, match="damaged"):
+        spent_beside(tmp_path, JOB, 1e-5)

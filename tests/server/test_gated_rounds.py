@@ -199,6 +199,21 @@ def test_a_job_that_offers_less_is_refused_with_the_line(grid, settings, change,
         play_job(grid, replace(settings, **change))
 
 
+@pytest.mark.slow
+def test_a_second_job_is_held_to_what_the_first_has_left_of_all_budgets(
+    grid, settings, tmp_path
+):
+    play_job(grid, replace(settings, rounds=1))
+    spent = records_of(settings)[0]["epsilon"]["a"]
+    rest = replace(settings, out=str(tmp_path / "second"), rounds=1)
+
+    with pytest.raises(IncompleteError, match=r"site\.toml, largest_epsilon: 10 "):
+        play_job(grid, replace(rest, dp_epsilon=10.1 - spent))
+    shutil.rmtree(rest.out)
+    play_job(grid, replace(rest, dp_epsilon=9.9 - spent))
+    assert len(records_of(rest)) == 1
+
+
 def test_a_site_with_the_certificate_of_another_consortium_is_left_out_by_name(
     grid, settings, tmp_path
 ):

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.run import Run
 
+from ctflow_fed.deployment.site.amounts import passes, spent
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
     KINDS,
@@ -32,9 +33,7 @@ from ctflow_fed.deployment.site.gate import (
     check_size,
     check_spending,
     clean_records,
-    passes,
     read_order,
-    spent,
 )
 from ctflow_fed.deployment.site.objects import (
     Content,
@@ -247,7 +246,10 @@ class GatedConnection:
             return
         question.order = order = read_order(content.records.get("order"))
         holdings = self._site.holdings()
-        used = spent(self._site.past(), question.bundle)
+        used = replace(
+            spent(self._site.past(), question.bundle),
+            epsilon=self._site.spent_beside(order),
+        )
         policy, now = self._site.policy, datetime.now().time()  # the site's
         check_order(policy, kind, order, used, holdings, now)
         question.shards = shards_named(content.records)

@@ -1,16 +1,15 @@
 """What a site lets in and out: functions of its policy and of what a message holds."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import time
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctflow_fed.clips import CLIP_SLICES
-from ctflow_fed.deployment.site.audit import Entry
-from ctflow_fed.deployment.site.policy import POLICY, Policy
+from ctflow_fed.deployment.site.amounts import Holdings, Spent, check_amount
+from ctflow_fed.deployment.site.policy import Policy, refusal
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import (
     COUNTS,
@@ -28,8 +27,6 @@ from ctflow_fed.training import PrivacyLedger
 
 __all__ = [
     "KINDS",
-    "Holdings",
-    "Spent",
     "Stowed",
     "WireLike",
     "arrays_in",
@@ -38,9 +35,7 @@ __all__ = [
     "check_size",
     "check_spending",
     "clean_records",
-    "passes",
     "read_order",
-    "spent",
 ]
 
 KINDS = ("query", "train", "evaluate")
@@ -64,22 +59,6 @@ LONGEST_REASON = 400
 
 Values = Mapping[str, object]
 """The values of a record of texts and numbers."""
-
-
-@dataclass(frozen=True)
-class Holdings:
-    """How many studies and slices the site's store has."""
-
-    studies: int
-    slices: int
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Rounds and passes over the store that a bundle has had since its approval."""
-
-    rounds: int = 0
-    passes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,12 +100,6 @@ def read_order(values: object) -> RoundOrder:
     return RoundOrder.from_record(values)
 
 
-def passes(order: RoundOrder, store: Holdings) -> float:
-    """Return how often training goes over the slices of a store, at most."""
-    clips = order.steps * order.training.batch_clips
-    return clips * CLIP_SLICES / max(1, store.slices)
-
-
 def check_order(
     policy: Policy,
     kind: str,
@@ -143,24 +116,24 @@ def check_order(
         _check_metrics(policy, kind)
     if store.studies < policy.minimum_studies:
         what = f"{policy.minimum_studies} required, the site's store has fewer"
-        raise _refused("minimum_studies", what)
+        raise refusal("minimum_studies", what)
     if policy.hours is not None and now not in policy.hours:
         span = f"{policy.hours.begin:%H:%M}-{policy.hours.end:%H:%M}"
-        raise _refused("hours", f"{span} allowed, the order came at another time")
+        raise refusal("hours", f"{span} allowed, the order came at another time")
     if order.payload not in policy.payloads:
         allowed = ", ".join(policy.payloads) or "nothing"
-        raise _refused("payloads", f"{allowed} allowed, the order has another")
+        raise refusal("payloads", f"{allowed} allowed, the order has another")
     if order.base and order.base not in policy.base_models:
-        raise _refused("base_models", "the order's base model is not approved")
+        raise refusal("base_models", "the order's base model is not approved")
     _check_offer(policy, kind, order)
     if kind == "train":
-        _check_amount(policy, order, used, store)
+        check_amount(policy, order, used, store)
 
 
 def _check_metrics(policy: Policy, kind: str) -> None:
     for name in NEEDED.get(kind, ()):
         if name not in policy.metrics:
-            raise _refused("metrics", f"{name} may not leave, every answer has it")
+            raise refusal("metrics", f"{name} may not leave, every answer has it")
 
 
 def _check_offer(policy: Policy, kind: str, order: RoundOrder) -> None:
@@ -168,48 +141,21 @@ def _check_offer(policy: Policy, kind: str, order: RoundOrder) -> None:
     noise = order.privacy.noise_multiplier if order.privacy else 0.0
     if noise < policy.minimum_noise:
         what = f"{policy.minimum_noise:g} required, the order is of {noise:g}"
-        raise _refused("minimum_noise", what)
+        raise refusal("minimum_noise", what)
     if order.privacy is not None and kind == "evaluate":
         raise UpdateError("a loss has no noise: in a private job none may leave")
     if order.sites < policy.minimum_sites:
         what = f"{policy.minimum_sites} required, the order has {order.sites}"
-        raise _refused("minimum_sites", what)
+        raise refusal("minimum_sites", what)
     if policy.secure_aggregation and not order.secure:
-        raise _refused("secure_aggregation", "required, the order is without it")
-
-
-def _check_amount(
-    policy: Policy, order: RoundOrder, used: Spent, store: Holdings
-) -> None:
-    asked = (
-        ("steps", policy.steps, order.steps),
-        ("rounds", policy.rounds, used.rounds + 1),
-        ("epochs", policy.epochs, used.passes + passes(order, store)),
-    )
-    for line, allowed, got in asked:
-        if got > allowed:
-            what = f"{allowed:g} allowed, the order asks for {got:.6g}"
-            raise _refused(line, what if line == "steps" else f"{what} in all")
+        raise refusal("secure_aggregation", "required, the order is without it")
 
 
 def check_size(policy: Policy, size: int) -> None:
     """Refuse a message of more bytes than the site allows, whichever way it goes."""
     if size > policy.megabytes * 1e6:
         what = f"{policy.megabytes:g} allowed, the message has {size / 1e6:.6g}"
-        raise _refused("megabytes", what)
-
-
-def spent(entries: Iterable[Entry], bundle: str) -> Spent:
-    """Return what a bundle was let do since it was approved, or approved again."""
-    rounds, passes = 0, 0.0
-    for each in entries:
-        if each.bundle != bundle or each.decision != "allowed":
-            continue
-        if each.event == "approve":
-            rounds, passes = 0, 0.0
-        elif each.event == "in" and each.kind == "train":
-            rounds, passes = rounds + 1, passes + each.passes
-    return Spent(rounds, passes)
+        raise refusal("megabytes", what)
 
 
 def check_spending(order: RoundOrder, metrics: Values, ledger: PrivacyLedger) -> None:
@@ -328,7 +274,7 @@ def check_arrays(
     far = math.sqrt(moved) / max(length, 1e-12)
     if not far <= policy.largest_norm:
         what = f"{policy.largest_norm:g} allowed, the weights moved {far:.3g}"
-        raise _refused("largest_norm", what)
+        raise refusal("largest_norm", what)
 
 
 def arrays_in(sent: Mapping[str, WireLike], precision: str, start: Arrays) -> Arrays:
@@ -351,7 +297,3 @@ def _moved(array: WireLike, precision: str, start: NDArray[np.float32]) -> float
     change = value - start if precision == "float32" else value
     with np.errstate(over="ignore"):
         return float(np.square(change, dtype=np.float64).sum())
-
-
-def _refused(line: str, what: str) -> UpdateError:
-    return UpdateError(f"{POLICY}, {line}: {what}")

@@ -8,9 +8,17 @@ from datetime import time
 from pathlib import Path
 from typing import Any
 
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.errors import SettingsError, UpdateError
 
-__all__ = ["METRICS", "POLICY", "SITE_TOML", "Hours", "Policy", "read_policy"]
+__all__ = [
+    "METRICS",
+    "POLICY",
+    "SITE_TOML",
+    "Hours",
+    "Policy",
+    "read_policy",
+    "refusal",
+]
 
 POLICY = "site.toml"
 METRICS = ("num-examples", "loss-first", "loss-last", "loss")
@@ -55,6 +63,10 @@ digits = 3
 largest_norm = 10.0
 megabytes = 4000
 
+# What may ever be told of any one patient by all private jobs together: the epsilons,
+# at a delta of 1e-5, of what they have spent and of what an order may still spend.
+largest_epsilon = 10.0
+
 # What a round must offer: noise of DP-SGD (noise multiplier), sites that take part,
 # secure aggregation.
 minimum_noise = 0.0
@@ -82,7 +94,7 @@ class Policy:
 
     ``epochs`` are passes over all slices of the store, ``largest_norm`` a multiple of
     the length of the weights that came, ``megabytes`` those of one message
-    and of the weights beside it.
+    and of the weights beside it, ``largest_epsilon`` that of all private jobs.
     """
 
     signers: tuple[str, ...]
@@ -98,6 +110,7 @@ class Policy:
     digits: int
     largest_norm: float
     megabytes: float
+    largest_epsilon: float
     minimum_noise: float
     minimum_sites: int
     secure_aggregation: bool
@@ -123,6 +136,11 @@ def read_policy(path: Path) -> Policy:
             f"{key[:40]!r}; correct it"
         )
     return Policy(**{name: _value(name, values[name]) for name in sorted(names)})
+
+
+def refusal(line: str, what: str) -> UpdateError:
+    """Return the refusal of what goes beyond a line of a site.toml."""
+    return UpdateError(f"{POLICY}, {line}: {what}")
 
 
 def _value(name: str, value: object) -> Any:  # noqa: ANN401  # of the field's type
@@ -198,6 +216,7 @@ READERS: dict[str, Reader] = {
     "digits": _whole(1, 15),
     "largest_norm": _number(0),
     "megabytes": _number(0),
+    "largest_epsilon": _number(0),
     "minimum_noise": _number(0),
     "minimum_sites": _whole(0),
     "secure_aggregation": ("true or false", _flag),

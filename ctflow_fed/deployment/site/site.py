@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.shard_link import ShardLink
+from ctflow_fed.deployment.site.amounts import DELTA, Holdings
 from ctflow_fed.deployment.site.approval import check_approved
 from ctflow_fed.deployment.site.audit import AuditLog, Entry
-from ctflow_fed.deployment.site.gate import Holdings, Stowed, WireLike
+from ctflow_fed.deployment.site.gate import Stowed, WireLike
 from ctflow_fed.deployment.site.policy import Policy
 from ctflow_fed.deployment.site.secure import SecureDesk, open_desk
 from ctflow_fed.federation import (
@@ -21,6 +22,7 @@ from ctflow_fed.federation import (
     arrays_digest,
     check_shard,
     norm_of,
+    spent_beside,
     wire_in,
 )
 from ctflow_fed.training import PrivacyLedger
@@ -77,6 +79,12 @@ class Site:
         if order.privacy is None:
             return None
         return SiteState(self.state, order.job).ledger(order.privacy)
+
+    def spent_beside(self, order: RoundOrder) -> float:
+        """Return the epsilon that all jobs but that of a private order have spent."""
+        if order.privacy is None:
+            return 0.0
+        return spent_beside(self.state, order.job, DELTA)
 
     def fetch(self, shards: Sequence[Shard]) -> None:
         """Bring the shards of a question to where the program looks for them."""

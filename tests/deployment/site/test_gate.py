@@ -6,10 +6,9 @@ from datetime import time
 import numpy as np
 import pytest
 
+from ctflow_fed.deployment.site.amounts import Holdings, Spent, spent
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
-    Holdings,
-    Spent,
     Stowed,
     WireLike,
     check_arrays,
@@ -18,7 +17,6 @@ from ctflow_fed.deployment.site.gate import (
     check_spending,
     clean_records,
     read_order,
-    spent,
 )
 from ctflow_fed.deployment.site.policy import SITE_TOML, Hours, read_policy
 from ctflow_fed.errors import UpdateError
@@ -77,6 +75,18 @@ def test_an_order_with_enough_noise_passes_and_asks_for_no_metrics(policy):
     check(strict, PRIVATE)
     with pytest.raises(UpdateError, match=r"^site\.toml, minimum_noise: 8.5 required"):
         check(replace(strict, minimum_noise=8.5), PRIVATE)
+
+
+def test_all_private_jobs_together_keep_to_one_budget(policy):
+    small = replace(policy, largest_epsilon=3.0)
+    check(small, PRIVATE, Spent(epsilon=2.0))
+    check(small, ORDER, Spent(epsilon=9.0))  # it has no promise to keep
+
+    with pytest.raises(UpdateError, match=r"^site\.toml, largest_epsilon: 3 .* 3.5 in"):
+        check(small, PRIVATE, Spent(epsilon=2.5))
+    lax = replace(PRIVATE, privacy=replace(PRIVATE.privacy, delta=1e-3))
+    with pytest.raises(UpdateError, match=r"largest_epsilon: counted at a delta"):
+        check(small, lax)
 
 
 def test_no_loss_is_told_in_a_private_job(policy):
