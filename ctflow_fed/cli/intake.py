@@ -11,6 +11,7 @@ from ctflow_fed.errors import IncompleteError, SettingsError, StoreError
 if TYPE_CHECKING:
     from ctflow_fed.ct.intake import IntakeAccount, Pool, StudyOutcome
     from ctflow_fed.ct.policy import IntakePolicy
+    from ctflow_fed.ct.tables import Tables
 
 __all__ = ["command"]
 
@@ -22,6 +23,16 @@ __all__ = ["command"]
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV with a column study and findings, impression or report; perhaps patient.",
+)
+@click.option(
+    "--metadata",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CT-RATE's CSV of metadata: spacing, rescale, age and sex of each volume.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A CSV with a column study and CT-RATE's 18, in place of what reports say.",
 )
 @click.option(
     "--out",
@@ -80,6 +91,8 @@ __all__ = ["command"]
 def command(
     source: Path,
     reports: Path,
+    metadata: Path | None,
+    labels: Path | None,
     out: Path,
     image_size: int,
     codec: str,
@@ -104,14 +117,17 @@ def command(
     where it was stopped and takes what is new. Names stand on this screen only,
     account.jsonl in the store has none.
     """
+    from ctflow_fed.ct.tables import Tables
+
+    tables = Tables(reports, metadata, labels)
     if is_audit:
-        _audit(source, reports, (out, *logs))
+        _audit(source, tables, (out, *logs))
         return
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
     settings = IntakeSettings(image_size, codec, encoder, _policy(policy_file, choices))
     pool = _pool(workers, ray, address)
-    account = intake(source, reports, out, settings, pool=pool, dry_run=dry_run)
+    account = intake(source, tables, out, settings, pool=pool, dry_run=dry_run)
     _show(account)
     if quality is not None:
         from ctflow_fed.report.quality import quality_of, write_quality
@@ -172,11 +188,11 @@ def _outcome(study: "StudyOutcome") -> str:
     return f"{verdict}: {reason}" if reason else verdict
 
 
-def _audit(source: Path, reports: Path, places: tuple[Path, ...]) -> None:
+def _audit(source: Path, tables: "Tables", places: tuple[Path, ...]) -> None:
     """Print what was searched for and found, as numbers; a hit is an error."""
     from ctflow_fed.ct.privacy.audit import audit
 
-    found = audit(source, reports, places)
+    found = audit(source, tables, places)
     for kind, count in sorted(found.searched.items()):
         click.echo(f"{kind:<10}{count:>9} searched for{found.found[kind]:>9} found")
     click.echo(

@@ -132,7 +132,7 @@ class Desk:
         if report is None or report.problem:
             raise VolumeError(report.problem if report else NO_ROW)
         with _refusing_what_breaks():
-            volume, choice = scan.read()
+            volume, choice = scan.read(report.acquisition)
             numbers, remarks = self._judged(volume)
             scrubbed = scrub_report(report, entry.path, alone=alone)
             verdict: Verdict = "corrected" if volume.notes else "taken"

@@ -16,10 +16,11 @@ from ctflow_fed.ct.desk import Decision, Desk, Entry, IntakeSettings
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
 from ctflow_fed.ct.privacy.key import SiteKey
 from ctflow_fed.ct.report import encoder_named
-from ctflow_fed.ct.report_table import Report, normal_name, read_reports
+from ctflow_fed.ct.report_table import Report, normal_name
 from ctflow_fed.ct.scan import is_scan, name_of
 from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
+from ctflow_fed.ct.tables import Tables
 from ctflow_fed.errors import IncompleteError, InputError, SettingsError, VolumeError
 from ctflow_fed.processes import ThisProcess, Worker
 
@@ -78,7 +79,7 @@ class IntakeAccount:
 
 def intake(
     source: Path,
-    reports: Path,
+    reports: Path | Tables,
     out: Path,
     settings: IntakeSettings,
     *,
@@ -103,12 +104,17 @@ def intake(
     store and never leaves the site (`SiteKey`). What may tell who the patient is goes
     out of a report before it is encoded (`scrub_report`).
 
+    ``reports`` is the table of reports, or the `Tables` that belong together.
+
     Raises ``InputError`` when ``source`` has no study, ``ReportTableError`` for a table
     that cannot be used, ``MismatchError`` when the store was made in another way, and
     ``IncompleteError`` when the account does not fit on the disk.
     """
-    table = read_reports(reports)
-    entries = _entries(source, {os.path.realpath(out), os.path.realpath(reports)})
+    tables = reports if isinstance(reports, Tables) else Tables(reports)
+    table = tables.read()
+    entries = _entries(
+        source, {os.path.realpath(path) for path in (out, *tables.paths)}
+    )
     store = None if dry_run else _open_store(out, settings)
     key = (
         SiteKey(secrets.token_bytes(32))

@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header
 
+from ctflow_fed.ct.acquisition import Acquisition
 from ctflow_fed.ct.volume import (
     MAX_SIDE,
     MAX_VOXELS,
@@ -31,6 +32,9 @@ Of a scan turned by half a turn and a little, as those with x to the left are, q
 float32 tells the angle to 7e-4 only: 0.35 mm across 500 mm.
 """
 
+SAME_STEP_MM = 1e-3
+"""How far steps from voxel to voxel may lie apart: what a table rounds."""
+
 UNPACKED_BYTES = 2**26
 HARDEST_PACKING = 200
 """A packed file may claim this many bytes, or so many times its own size."""
@@ -42,11 +46,12 @@ _AXES_OF_FILE = (2, 1, 0)
 """A file's axes are columns, rows, slices: x to the left, y to the back, z upwards."""
 
 
-def read_nifti(path: Path) -> CTVolume:
+def read_nifti(path: Path, acquisition: Acquisition | None = None) -> CTVolume:
     """Read a ``.nii`` or ``.nii.gz`` file of CT in HU, in canonical order.
 
     Scaling by ``scl_slope`` is applied; nothing is resampled. Voxels are read slice by
     slice, so that memory holds the volume once, whatever the file's type of numbers.
+    What is known of the ``acquisition`` goes before what the file says.
 
     Raises:
         VolumeError: for what is no single regular volume in HU and millimetres, with
@@ -67,13 +72,16 @@ def read_nifti(path: Path) -> CTVolume:
     _refuse_other_shapes(shape)
     _refuse_other_units(header)
     _refuse_inflation(path, header)
-    affine = _placement(header, shape)[:, [*_AXES_OF_FILE, 3]]
-    volume = CTVolume.canonical(_voxels(path, header), affine)
+    affine, notes = _placed(header, shape, acquisition)
+    affine = affine[:, [*_AXES_OF_FILE, 3]]
+    volume = CTVolume.canonical(_voxels(path, header), affine, notes)
     if len(volume.hu) < 2:
         raise VolumeError(
             "expected a volume of at least two slices, got a single one; export the "
             "complete series"
         )
+    if acquisition is not None:
+        volume = acquisition.in_hounsfield(volume)
     refuse_other_than_hounsfield(volume)
     return volume
 
@@ -180,6 +188,22 @@ def _refuse_other_units(header: Nifti1Header) -> None:
             "expected integer or real voxels, got complex numbers or colours; export "
             "the CT in Hounsfield units"
         )
+
+
+def _placed(
+    header: Nifti1Header, shape: tuple[int, ...], acquisition: Acquisition | None
+) -> tuple[Affine, tuple[str, ...]]:
+    """Return the affine, and a note where it is another than the file's."""
+    if acquisition is None:
+        return _placement(header, shape), ()
+    told = acquisition.affine
+    try:
+        own = _placement(header, shape)
+    except VolumeError:
+        own = np.zeros((4, 4))
+    if np.allclose(own[:3, :3], told[:3, :3], rtol=0, atol=SAME_STEP_MM):
+        return own, ()
+    return told, ("placed by the table of metadata",)
 
 
 def _placement(header: Nifti1Header, shape: tuple[int, ...]) -> Affine:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ctflow_fed.ct.acquisition import Acquisition
 from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
 from ctflow_fed.ct.dicom.series import Study, studies_in, the_only, visible_files
@@ -18,6 +19,9 @@ __all__ = ["Scan", "is_scan", "name_of", "scans_in"]
 
 ENDINGS = (*SUFFIXES, *ITK_SUFFIXES)
 
+Reader = Callable[[Acquisition | None], tuple[CTVolume, str]]
+"""Reads a scan; what is known of its acquisition helps where the file may be wrong."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -30,7 +34,7 @@ class Scan:
     """
 
     names: tuple[str, ...] = field(repr=False)
-    read: Callable[[], tuple[CTVolume, str]] = field(repr=False)
+    read: Reader = field(repr=False)
     demographics: Demographics = UNKNOWN
 
 
@@ -84,14 +88,20 @@ def _dicom_scans(entry: Path, policy: IntakePolicy, *, alone: bool) -> tuple[Sca
 
 
 def _scan(study: Study, policy: IntakePolicy, *names: str) -> Scan:
-    read = partial(study.read, policy)
+    read = partial(_read_study, study, policy)
     return Scan((*names, *study.names), read, study.demographics)
+
+
+def _read_study(
+    study: Study, policy: IntakePolicy, _: Acquisition | None
+) -> tuple[CTVolume, str]:
+    return study.read(policy)  # its headers are the first source
 
 
 def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() == ".dcm" or looks_like_dicom(path)
 
 
-def _read_file(path: Path) -> tuple[CTVolume, str]:
+def _read_file(path: Path, acquisition: Acquisition | None) -> tuple[CTVolume, str]:
     itk = path.name.lower().endswith(ITK_SUFFIXES)
-    return (read_itk(path) if itk else read_nifti(path)), ""
+    return (read_itk(path) if itk else read_nifti(path, acquisition)), ""

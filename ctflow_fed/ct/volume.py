@@ -15,6 +15,7 @@ __all__ = [
     "MAX_VOXELS",
     "CTVolume",
     "refuse_other_than_hounsfield",
+    "shows_air",
     "to_hounsfield",
 ]
 
@@ -170,11 +171,17 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
     return hu
 
 
-def refuse_other_than_hounsfield(volume: CTVolume) -> None:
-    """Raise ``VolumeError`` for voxels that cannot be HU, because there is no air."""
+def shows_air(volume: CTVolume) -> bool:
+    """Tell whether voxels can be HU, because there is air among them."""
     every = 1 if volume.hu.size < 2**22 else 4  # enough to tell a thousandth
     hu = volume.hu[:, ::every, ::every]
-    if np.count_nonzero((hu > AIR) & (hu <= AIR_BELOW)) < LEAST_AIR * hu.size:
+    air = np.count_nonzero((hu > AIR) & (hu <= AIR_BELOW))
+    return bool(air >= LEAST_AIR * hu.size)
+
+
+def refuse_other_than_hounsfield(volume: CTVolume) -> None:
+    """Raise ``VolumeError`` for voxels that cannot be HU (`shows_air`)."""
+    if not shows_air(volume):
         raise VolumeError(
             f"expected a CT in Hounsfield units, got no voxels from {AIR} to "
             f"{AIR_BELOW}, so no air; export the scan again in HU"

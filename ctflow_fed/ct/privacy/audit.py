@@ -25,7 +25,7 @@ from ctflow_fed.ct import labels
 from ctflow_fed.ct.privacy.headers import header_identifiers
 from ctflow_fed.ct.privacy.identity import Identifier, in_cells, of_name, of_text
 from ctflow_fed.ct.report import sentences_of
-from ctflow_fed.ct.report_table import read_reports
+from ctflow_fed.ct.tables import Tables
 from ctflow_fed.errors import MissingExtraError
 
 __all__ = ["Audit", "audit"]
@@ -70,7 +70,7 @@ class Audit:
         return self.found.total()
 
 
-def audit(source: Path, reports: Path, places: Iterable[Path]) -> Audit:
+def audit(source: Path, tables: Tables, places: Iterable[Path]) -> Audit:
     """Search ``places`` (a store, folders of logs) for all that identifies ``source``.
 
     Raises ``ReportTableError`` for a table that cannot be read and
@@ -79,7 +79,7 @@ def audit(source: Path, reports: Path, places: Iterable[Path]) -> Audit:
     searched_files = sorted({path for place in places for path in _files(place)})
     own = set(map(os.path.realpath, searched_files))
     headers = [path for path in _files(source) if os.path.realpath(path) not in own]
-    needles = _in_source(source, headers) | _in_reports(reports)
+    needles = _in_source(source, headers) | _in_tables(tables)
     ours = {each for each in needles if _may_be_ours(each)}
     search = _searcher(needles - ours)
     found: Counter[str] = Counter()
@@ -138,10 +138,10 @@ def _in_source(source: Path, paths: list[Path]) -> set[Identifier]:
     return found
 
 
-def _in_reports(path: Path) -> set[Identifier]:
-    """Collect what the table tells: private cells, and the sentences of reports."""
+def _in_tables(tables: Tables) -> set[Identifier]:
+    """Collect what the tables tell: private cells, and the sentences of reports."""
     found: set[Identifier] = set()
-    for report in read_reports(path).values():
+    for report in tables.read().values():
         found |= in_cells(report.private)
         for _, value in report.private:
             found |= _digests(value)

@@ -20,6 +20,7 @@ from ctflow_fed.ct.policy import STRICT
 from ctflow_fed.ct.privacy.audit import audit
 from ctflow_fed.ct.privacy.headers import header_identifiers
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.ct.tables import Tables
 from ctflow_fed.ct.volume import CTVolume
 
 SMALL = IntakeSettings(image_size=32, policy=STRICT)  # no chest
@@ -110,7 +111,7 @@ def taken(tmp_path_factory):
 
 def searched(taken, *places):
     source, reports, _ = taken
-    return audit(source, reports, places)
+    return audit(source, Tables(reports), places)
 
 
 def test_a_store_holds_nothing_that_tells_a_patient(taken):
@@ -232,7 +233,7 @@ def test_no_real_case_leaves_a_trace(shared, tmp_path):
         csv.writer(file).writerows([["study", "report"], *rows])
 
     taken = intake(source, reports, out, SMALL).taken
-    found = audit(source, reports, [out])
+    found = audit(source, Tables(reports), [out])
     assert taken
     assert found.headers > 300
     assert found.hits == 0
