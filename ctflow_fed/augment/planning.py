@@ -1,29 +1,30 @@
 """Which volumes are to be drawn, decided before anything is."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ctflow_fed.augment.item import label_vector
+from ctflow_fed.augment.balance import Findings, Patients, checked_target
+from ctflow_fed.augment.cost import Cost
 from ctflow_fed.augment.request import PromptSource, SynthRequest
-from ctflow_fed.ct.labels import FINDINGS, labels_of
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.augment.wording import Wording, refuse_excluded, stated_in
+from ctflow_fed.ct.labels import FINDINGS
+from ctflow_fed.errors import ReportTableError, SettingsError
 from ctflow_fed.files import digest_of, read_json, write_json
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["Plan", "plan"]
 
 FORMAT = "ctflow-fed plan 1"
-LARGEST_TARGET = 1_000_000
-
-SHRINKAGE = 5.0
-"""Weight of a finding's prevalence, in items, against what was seen beside another:
-a finding that one patient alone has must not copy that patient's other findings."""
+SOURCES: dict[PromptSource, str] = {
+    "template": "composed from labels",
+    "sentences": "composed from sentences of real reports",
+    "given": "given",
+}
+LARGEST_RATIO = 1000
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,36 @@ class Plan:
         counts = Counter(name for each in self.requests for name in each.findings)
         return {name: counts[name] for name in FINDINGS}
 
-    def describe(self) -> str:
-        """Return what will be drawn, in a few lines for people."""
+    def describe(self, cost: Cost | None = None) -> str:
+        """Return what will be drawn, in a few lines for people.
+
+        With the `Cost` of a volume (`probe`) also the time and the disk that it takes.
+        """
         slices = sorted({each.slices for each in self.requests})
         span = f"{slices[0]}" if len(slices) == 1 else f"{slices[0]} to {slices[-1]}"
-        given = sum(each.source == "given" for each in self.requests)
+        by_source = Counter(each.source for each in self.requests)
+        sources = [
+            f"{by_source[source]} {told}"
+            for source, told in SOURCES.items()
+            if by_source[source]
+        ]
         found = {name: count for name, count in self.positives().items() if count}
+        normal = sum(not each.findings for each in self.requests)
         return "\n".join(
             [
                 f"plan {self.plan_id}",
                 f"{len(self)} synthetic volumes of {span} slices",
-                f"reports: {len(self) - given} composed from labels, {given} given",
+                f"reports: {', '.join(sources)}",
                 *(f"  {name:<36}{count:>7}" for name, count in found.items()),
+                *([f"  {'no finding':<36}{normal:>7}"] if normal else []),
+                *([cost.told(self.slices)] if cost else []),
             ]
         )
+
+    @property
+    def slices(self) -> int:
+        """The slices of all volumes together."""
+        return sum(each.slices for each in self.requests)
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON. Given reports are in it: treat it like them."""
@@ -93,11 +110,16 @@ class Plan:
         return cls(tuple(map(SynthRequest.from_json, value["requests"])))
 
 
-def plan(
+def plan(  # noqa: PLR0913  # what a plan can say, each by its name
     train_items: Sequence[Mapping[str, Any]] | None = None,
     *,
     target: Mapping[str, int] | None = None,
+    ratio: float | None = None,
     reports: Sequence[str] = (),
+    exclude: Sequence[Mapping[str, Any]] = (),
+    sentences: str = "phantom",
+    age_band: str | None = None,
+    sex: str | None = None,
     seed: int = 0,
     slices: int = 64,
     slice_mm: float | None = None,
@@ -106,16 +128,38 @@ def plan(
 
     ``target`` says how many synthetic volumes shall show each finding: exactly so many
     do. Which other findings they show is drawn from how often these occur together in
-    the labels of ``train_items`` (none where there are no items), and their reports are
-    composed from the labels. ``reports`` are drawn as they are, one volume each, and
-    labelled by what they affirm. Nothing but labels is read from ``train_items``.
+    the labels of ``train_items`` (none where there are no items). ``reports`` are drawn
+    as they are, one volume each, and labelled by what they state.
+
+    ``ratio`` fills the plan up to so many times the number of ``train_items``, if the
+    rest does not ask for more: each of these volumes begins with what real and
+    synthetic volumes together show least often, a finding or none at all, so that the
+    imbalance of the datalist falls. Findings that no item shows are left out of them,
+    and those of the target.
+
+    Reports are composed from the labels: by the grammar of the phantoms, or from single
+    ``sentences`` of the ``"items"``' own reports, never a whole one. With ``age_band``
+    (60-69, say, or 90+) and ``sex`` they begin with words on the patient, which a model
+    follows if it was trained on reports with such words. Nothing but labels, and the
+    reports if so chosen, is read from the items. A report that one of the ``exclude``
+    items has too, those of a test set say, is refused with ``ReportTableError``.
     """
-    sets = list(_label_sets(_checked(target), _chances(train_items or ()), seed))
-    prompts: list[tuple[str, tuple[str, ...], PromptSource]] = [
-        (_composed(findings, derive_seed(seed, "report", number)), findings, "template")
-        for number, findings in enumerate(sets)
-    ]
-    prompts += [(text, _affirmed(text), "given") for text in reports]
+    patients = Patients(train_items)
+    own = _own_reports(sentences, train_items or ())
+    refuse_excluded([*reports, *own], (each.get("report") for each in exclude))
+    wording = Wording(own, age_band, sex)
+    given = [stated_in(text) for text in reports]
+
+    wanted = checked_target(target)
+    sets = list(patients.wanted(wanted, seed))
+    left = _filled(ratio, patients) - len(sets) - len(given)
+    sets += list(patients.evening(left, [*sets, *given], wanted, seed))
+
+    prompts: list[tuple[str, Findings, PromptSource]] = []
+    for number, found in enumerate(sets):
+        text, source = wording.compose(found, derive_seed(seed, "report", number))
+        prompts.append((text, found, source))
+    prompts += [(*each, "given") for each in zip(reports, given, strict=True)]
     return Plan(
         tuple(
             SynthRequest(
@@ -131,68 +175,32 @@ def plan(
     )
 
 
-def _checked(target: Mapping[str, int] | None) -> dict[str, int]:
-    """Return the target in the order of `FINDINGS`; none is empty."""
-    target = target or {}
-    unknown = sorted(set(target) - set(FINDINGS))
-    if unknown:
+def _own_reports(sentences: str, items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the reports whose sentences are used; of the items one must have one."""
+    if sentences not in ("phantom", "items"):
+        raise SettingsError("sentences must be phantom or items; choose one of them")
+    if sentences == "phantom":
+        return []
+    own = [str(each["report"]) for each in items if each.get("report")]
+    if not own:
+        raise ReportTableError(
+            "sentences of the items were asked for, but no item has a 'report'; "
+            "add them, or take those of the phantoms"
+        )
+    return own
+
+
+def _filled(ratio: float | None, patients: Patients) -> int:
+    """Return how many volumes a plan has at least."""
+    if ratio is None:
+        return 0
+    if not len(patients):
+        raise ReportTableError(
+            "a ratio is of the real items, and none are given; add the datalist"
+        )
+    if not 0 < ratio <= LARGEST_RATIO:
         raise SettingsError(
-            f"a target must name CT-RATE findings, got {unknown[0]!r}; "
-            f"known are: {', '.join(FINDINGS)}"
+            f"a ratio must lie above 0 and be {LARGEST_RATIO} at most; "
+            "leave it out to draw the target alone"
         )
-    if not all(0 < count <= LARGEST_TARGET for count in target.values()):
-        raise SettingsError(
-            f"a target must ask for 1 to {LARGEST_TARGET} volumes of a finding"
-        )
-    return {name: target[name] for name in FINDINGS if name in target}
-
-
-def _chances(items: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Return [18, 18]: how likely the column's finding is beside the row's.
-
-    The frequency among the items with the row's finding, shrunk towards the column's
-    prevalence.
-    """
-    if not items:
-        return np.zeros((len(FINDINGS), len(FINDINGS)))
-    present = np.stack([label_vector(each) > 0.5 for each in items]).astype(float)
-    together, alone = present.T @ present, present.sum(0)[:, None]
-    expected = SHRINKAGE * present.mean(0)
-    chances: np.ndarray = (together + expected) / (alone + SHRINKAGE)
-    return chances
-
-
-def _label_sets(
-    target: Mapping[str, int], chances: np.ndarray, seed: int
-) -> Iterator[tuple[str, ...]]:
-    """Yield sets of findings until each finding of the target has its count.
-
-    Each set is begun by the finding that lacks most; a finding of the target that has
-    its count joins no other set.
-    """
-    rng = np.random.default_rng(derive_seed(seed, "findings"))
-    lacking = dict(target)
-    while any(lacking.values()):
-        first = max(lacking, key=lambda name: lacking[name])
-        drawn = rng.random(len(FINDINGS)) < chances[FINDINGS.index(first)]
-        found = tuple(
-            name
-            for name, joins in zip(FINDINGS, drawn, strict=True)
-            if name == first or (joins and lacking.get(name, 1))
-        )
-        lacking = {name: count - (name in found) for name, count in lacking.items()}
-        yield found
-
-
-def _composed(findings: tuple[str, ...], seed: int) -> str:
-    """Return a report that affirms these findings and no other."""
-    from ctflow_fed.ct.phantom import compose  # heavier than the rest of a plan
-
-    labels = {name: int(name in findings) for name in FINDINGS}
-    return " ".join(compose(labels, seed))  # as the intake joins them
-
-
-def _affirmed(report: str) -> tuple[str, ...]:
-    """Return the findings that a report affirms."""
-    labels = labels_of(report)
-    return tuple(name for name in FINDINGS if labels[name])
+    return max(1, round(ratio * len(patients)))

@@ -78,9 +78,9 @@ class SynthHeader:
 class SynthRecord:
     """One synthetic volume: the content of its sidecar.
 
-    ``report`` is None where the user gave it: such a text may come from a patient's
-    report, and the sidecar travels with the volume. ``created`` is the only thing here
-    that is not a function of the request and the generator.
+    ``report`` is None where it has words that the user gave: they may come from a
+    patient's report, and the sidecar travels with the volume. ``created`` is the only
+    thing here that is not a function of the request and the generator.
     """
 
     sample_id: str

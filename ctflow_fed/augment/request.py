@@ -12,8 +12,9 @@ from ctflow_fed.files import digest_of
 
 __all__ = ["PromptSource", "SynthRequest"]
 
-PromptSource = Literal["given", "template"]
-"""Whether the user gave the report, or it was composed from labels."""
+PromptSource = Literal["given", "sentences", "template"]
+"""Whether the user gave the report, or it was composed from labels: of sentences of the
+user's reports, or by the grammar of the phantoms, which alone holds nobody's words."""
 
 LONGEST_REPORT = 20_000  # characters; the longest of CT-RATE has about 7,000
 MOST_SLICES = 2048

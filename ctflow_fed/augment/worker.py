@@ -119,7 +119,7 @@ def _record(
     return SynthRecord(
         sample_id=sample_id,
         labels=request.labels,
-        report=None if request.source == "given" else request.report,
+        report=request.report if request.source == "template" else None,
         report_sha256=hashlib.sha256(request.report.encode()).hexdigest(),
         report_source=request.source,
         seed=request.seed,

@@ -1,11 +1,12 @@
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from ctflow_fed.augment import Plan, SynthRequest, plan
 from ctflow_fed.ct.labels import FINDINGS, labels_of
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.errors import InputError, ReportTableError, SettingsError
 
 
 def items(*positives: set[str]) -> list[dict]:
@@ -100,6 +101,114 @@ def test_the_description_counts_what_will_be_drawn(small_plan):
     assert "3 composed from labels, 1 given" in text
     assert re.search(r"Bronchiectasis +2$", text)
     assert "effusion on the right" not in text
+
+
+def imbalance(counts: Counter) -> float:
+    """Return how many times a finding's count the largest is, in the mean."""
+    shown = [counts[name] for name in FINDINGS if counts[name]]
+    return float(np.mean([max(shown) / count for count in shown]))
+
+
+def shown(real: list[dict]) -> Counter:
+    return Counter(
+        name
+        for item in real
+        for name, label in zip(FINDINGS, item["label"], strict=True)
+        if label
+    )
+
+
+def test_a_ratio_evens_out_what_the_items_show():
+    real = items(
+        *[{"Lung nodule", "Emphysema"}] * 60,
+        *[{"Emphysema"}] * 30,
+        *[{"Bronchiectasis", "Emphysema"}] * 6,
+        *[{"Hiatal hernia"}] * 2,
+        *[set()] * 2,
+    )
+
+    made = plan(real, ratio=1.5)
+
+    before, added = shown(real), Counter(made.positives())
+    assert len(made) == 150
+    assert imbalance(before + added) < imbalance(before) / 5
+    assert set(+added) == set(before)
+    assert sum(not each.findings for each in made.requests) > 20
+
+
+def test_a_ratio_leaves_the_target_as_it_is_and_fills_up_the_rest():
+    real = items(*[{"Lung nodule"}] * 30, *[{"Bronchiectasis", "Emphysema"}] * 10)
+
+    made = plan(real, target={"Bronchiectasis": 7}, reports=["Emphysema."], ratio=1)
+
+    assert len(made) == 40
+    assert made.positives()["Bronchiectasis"] == 7
+    assert plan(real, target={"Bronchiectasis": 70}, ratio=1).positives() == (
+        plan(real, target={"Bronchiectasis": 70}).positives()
+    )
+
+
+@pytest.mark.parametrize(
+    ("real", "arguments", "sentence"),
+    [
+        ([], {"target": {"Emphysema": 1}}, "got an empty one"),
+        (None, {"ratio": 1}, "none are given"),
+        (items(set()), {"ratio": 0}, "above 0"),
+        (items(set()), {"ratio": float("nan")}, "above 0"),
+        (items(set()), {"ratio": 10_000}, "1000 at most"),
+        (items(set()), {"ratio": 1, "sentences": "items"}, "no item has a 'report'"),
+    ],
+)
+def test_a_datalist_that_is_not_enough_is_refused(real, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        plan(real, **arguments)
+
+
+def test_a_report_of_an_excluded_item_is_refused_and_not_quoted():
+    text = "Mild emphysema in the left upper lobe."
+    test_items = [{"report": "MILD  emphysema in the left\nupper lobe."}, {"image": 1}]
+
+    with pytest.raises(ReportTableError, match="got 1; take them out") as refusal:
+        plan(reports=[text, "Another one."], exclude=test_items)
+
+    assert "emphysema" not in str(refusal.value).lower()
+    with pytest.raises(ReportTableError, match="excluded item"):
+        plan(
+            [{**items(set())[0], "report": text}],
+            ratio=1,
+            sentences="items",
+            exclude=test_items,
+        )
+
+
+@pytest.mark.parametrize(
+    ("age_band", "sex", "words"),
+    [
+        ("60-69", "F", "Female patient, 60-69 years. "),
+        ("90+", None, "Patient, 90+ years. "),
+        (None, "M", "Male patient. "),
+    ],
+)
+def test_a_composed_report_begins_with_its_patient(age_band, sex, words):
+    target = {"Emphysema": 2}
+    made = plan(target=target, reports=["Nodule."], age_band=age_band, sex=sex)
+    plain = plan(target=target, reports=["Nodule."])
+
+    texts = [each.report for each in made.requests]
+    assert texts == [
+        each.report if each.source == "given" else words + each.report
+        for each in plain.requests
+    ]
+    assert made.positives() == plain.positives()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"age_band": "64"}, {"age_band": "5"}, {"sex": "X"}, {"sentences": "mine"}],
+)
+def test_words_on_a_patient_that_are_none_are_refused(words):
+    with pytest.raises(SettingsError, match="choose one of them"):
+        plan(target={"Emphysema": 1}, **words)
 
 
 @pytest.mark.parametrize(

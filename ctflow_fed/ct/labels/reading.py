@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ctflow_fed.ct.labels.rules import FINDINGS, RULES, Rule
 
-__all__ = ["labels_of"]
+__all__ = ["labels_of", "mentioned_in"]
 
 UNREAD = re.compile(
     r"(?:^|(?<=[.\n\"]))[ \t]*"
@@ -95,6 +95,12 @@ def labels_of(report: str) -> dict[str, int]:
             if not labels[finding] and _states(clause, RULES[finding]):
                 labels[finding] = 1
     return labels
+
+
+def mentioned_in(sentence: str) -> tuple[str, ...]:
+    """Return the findings that a sentence speaks of, stated or denied, in order."""
+    text = sentence.lower()
+    return tuple(name for name in FINDINGS if RULES[name].patterns[0].search(text))
 
 
 def _clauses(text: str) -> Iterator[str]:

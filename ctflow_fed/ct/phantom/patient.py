@@ -75,11 +75,11 @@ class Patient:
 def patient_of(seed: int) -> Patient:
     """Draw a patient."""
     rng = np.random.default_rng(derive_seed("phantom", seed, "patient"))
-    age = int(np.clip(rng.normal(56, 15), 20, 89))
+    age = int(_within(rng.normal(56, 15), 20, 89))
     woman = bool(rng.random() < 0.47)
-    scale = float(np.clip(rng.normal(0.95 if woman else 1.02, 0.04), 0.85, 1.13))
-    breath = float(np.clip(rng.normal(1.0, 0.08), 0.82, 1.15))
-    fat = float(np.clip(rng.gamma(6, 2.6), 6, 32)) + (4 if woman else 0)
+    scale = _within(rng.normal(0.95 if woman else 1.02, 0.04), 0.85, 1.13)
+    breath = _within(rng.normal(1.0, 0.08), 0.82, 1.15)
+    fat = _within(rng.gamma(6, 2.6), 6, 32) + (4 if woman else 0)
     return Patient(
         seed=seed,
         age=age,
@@ -91,13 +91,16 @@ def patient_of(seed: int) -> Patient:
         depth=float(rng.normal(88, 5)) * scale,
         fat=fat,
         muscle=float(rng.normal(0.9 if woman else 1.1, 0.12)),
-        heart=float(np.clip(rng.normal(1.02, 0.05), 0.94, 1.1)) * scale,
+        heart=_within(rng.normal(1.02, 0.05), 0.94, 1.1) * scale,
         rotation=float(rng.normal(42, 6)),
         left_dome=-float(rng.uniform(6, 22)),
         kyphosis=float(rng.uniform(4, 9)) + max(0, age - 55) * 0.25,
         contrast=float(rng.uniform(90, 190)) if rng.random() < 0.4 else 0.0,
-        bone=float(
-            np.clip(1.15 - max(0, age - 40) * 0.008 + rng.normal(0, 0.06), 0.6, 1.3)
-        ),
+        bone=_within(1.15 - max(0, age - 40) * 0.008 + rng.normal(0, 0.06), 0.6, 1.3),
         gas=float(rng.uniform(12, 30)),
     )
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """Bring a number into a range; numpy's clip takes ten times as long for one."""
+    return float(min(max(value, low), high))
