@@ -4,9 +4,12 @@ It is the same door as `ctflow_fed.augment`: what that exports is here too.
 """
 
 from ctflow_fed.augment import (
+    Cost,
     GenerateSettings,
+    Job,
     Origin,
     Plan,
+    PlanSettings,
     StoreStatus,
     SynthRecord,
     SynthRequest,
@@ -14,12 +17,16 @@ from ctflow_fed.augment import (
     extend,
     generate,
     plan,
+    probe,
 )
 
 __all__ = [
+    "Cost",
     "GenerateSettings",
+    "Job",
     "Origin",
     "Plan",
+    "PlanSettings",
     "StoreStatus",
     "SynthRecord",
     "SynthRequest",
@@ -27,4 +34,5 @@ __all__ = [
     "extend",
     "generate",
     "plan",
+    "probe",
 ]

@@ -10,9 +10,12 @@ import pytest
 DOORS = {
     "ctflow_fed": ["__version__"],
     "ctflow_fed.augment": [
+        "Cost",
         "GenerateSettings",
+        "Job",
         "Origin",
         "Plan",
+        "PlanSettings",
         "StoreStatus",
         "SynthRecord",
         "SynthRequest",
@@ -20,6 +23,7 @@ DOORS = {
         "extend",
         "generate",
         "plan",
+        "probe",
     ],
     "ctflow_fed.flow": [
         "SOLVERS",

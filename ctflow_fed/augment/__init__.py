@@ -9,8 +9,10 @@
 Importing this loads neither torch nor Ray nor MONAI.
 """
 
+from ctflow_fed.augment.cost import Cost, probe
 from ctflow_fed.augment.datalist import extend
 from ctflow_fed.augment.generation import generate
+from ctflow_fed.augment.job import Job, PlanSettings
 from ctflow_fed.augment.planning import Plan, plan
 from ctflow_fed.augment.record import Origin, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
@@ -18,9 +20,12 @@ from ctflow_fed.augment.settings import GenerateSettings
 from ctflow_fed.augment.store import StoreStatus, SynthStore
 
 __all__ = [
+    "Cost",
     "GenerateSettings",
+    "Job",
     "Origin",
     "Plan",
+    "PlanSettings",
     "StoreStatus",
     "SynthRecord",
     "SynthRequest",
@@ -28,4 +33,5 @@ __all__ = [
     "extend",
     "generate",
     "plan",
+    "probe",
 ]

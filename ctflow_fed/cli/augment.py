@@ -3,15 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ctflow_fed import augment
 from ctflow_fed.cli.drawing import sampler_options
 from ctflow_fed.cli.options import PACKAGE
-from ctflow_fed.ct.report_table import read_reports
-from ctflow_fed.ct.table_files import TABLE_ENDINGS
-from ctflow_fed.errors import ReportTableError, SettingsError
+from ctflow_fed.errors import SettingsError
 
 __all__ = ["command"]
 
@@ -37,28 +36,46 @@ def command() -> None:
     help="Reports to draw as they are: a .csv as the intake takes it, or a text file "
     "with one a line.",
 )
+@click.option(
+    "--datalist",
+    type=PATH,
+    help="Real items, as MONAI's datalists are: what occurs with what is read there.",
+)
+@click.option(
+    "--ratio",
+    type=float,
+    help="Fill the plan up to so many times the datalist, against its imbalance.",
+)
+@click.option(
+    "--exclude", type=PATH, help="A datalist whose reports must not be used: the test."
+)
+@click.option(
+    "--sentences",
+    type=click.Choice(["phantom", "items"]),
+    default="phantom",
+    show_default=True,
+    help="Compose reports by the phantoms' grammar, or of the datalist's sentences.",
+)
+@click.option("--age-band", help="First words of composed reports: 60-69, say, or 90+.")
+@click.option("--sex", type=click.Choice(["F", "M"]), help="... and the sex.")
 @click.option("--slices", default=64, show_default=True, help="Slices of a volume.")
 @click.option("--slice-mm", type=float, help="Their distance; by default the model's.")
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--model",
+    type=PACKAGE,
+    help="Draw one volume with it, to tell what the plan will take.",
+)
 @click.option("--out", type=PATH, required=True, help="The plan, a JSON file.")
 def plan(
-    targets: tuple[str, ...],
-    reports: Path | None,
-    slices: int,
-    slice_mm: float | None,
-    seed: int,
-    out: Path,
+    targets: tuple[str, ...], model: Path | None, out: Path, **chosen: Any
 ) -> None:
     """Decide which volumes to draw; nothing is drawn yet."""
-    made = augment.plan(
-        target=dict(map(_target, targets)),
-        reports=[] if reports is None else _read_reports(reports),
-        seed=seed,
-        slices=slices,
-        slice_mm=slice_mm,
-    )
+    target = dict(map(_target, targets))
+    made = augment.PlanSettings(target=target, **chosen).make()
     made.save(out)
-    click.echo(made.describe())
+    cost = None if model is None else augment.probe(made, model=model)
+    click.echo(made.describe(cost))
 
 
 @command.command()
@@ -122,26 +139,6 @@ def _target(text: str) -> tuple[str, int]:
             'a target must be FINDING=COUNT, as in "Bronchiectasis=500"'
         )
     return name.strip(), int(count)
-
-
-def _read_reports(path: Path) -> list[str]:
-    """Read a table of reports, or a text file with a report a line."""
-    if path.suffix.lower() in TABLE_ENDINGS:
-        reports = read_reports(path).values()
-        for report in reports:
-            if report.problem:
-                raise ReportTableError(
-                    f"every row of the table must be fit to be drawn, but of one "
-                    f"{report.problem}; remove or complete it"
-                )
-        return [report.text for report in reports]
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise ReportTableError(
-            "the reports must be a readable table or text file in UTF-8"
-        ) from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _show(found: augment.StoreStatus) -> None:

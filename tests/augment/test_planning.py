@@ -1,10 +1,17 @@
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ctflow_fed.augment import Plan, SynthRequest, plan
+from ctflow_fed.augment import (
+    GenerateSettings,
+    Plan,
+    SynthRequest,
+    plan,
+    probe,
+)
 from ctflow_fed.ct.labels import FINDINGS, labels_of
 from ctflow_fed.errors import InputError, ReportTableError, SettingsError
 
@@ -266,3 +273,15 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
 
     with pytest.raises(SettingsError):
         Plan.load(tmp_path / "plan.json")
+
+
+def test_a_plan_tells_what_a_volume_that_was_drawn_makes_of_it(model):
+    made = plan(target={"Emphysema": 90}, slices=8)
+
+    cost = probe(made, model=model, settings=GenerateSettings(steps=1))
+
+    assert (cost.slices, cost.device) == (8, "cpu")
+    assert 0 < cost.bytes < 8 * 32 * 32 * 2
+    told = replace(cost, seconds=60.0, bytes=10**8)
+    assert "about 90.0 minutes of one device and 9.0 GB of disk" in made.describe(told)
+    assert "a volume of 8 slices drawn here on cpu in 60.0 s" in made.describe(told)
