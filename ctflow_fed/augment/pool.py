@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.errors import MissingExtraError, SettingsError
-from ctflow_fed.machine import cores
 
 __all__ = ["Batch", "LocalPool", "Pool", "RayPool", "Worker"]
 
@@ -111,6 +110,8 @@ class RayPool:
         batches: Sequence[Batch],
     ) -> Iterator[tuple[Batch, list[str]]]:
         """Keep every actor busy with one batch; put a new one in a dead one's place."""
+        from ctflow_fed.machine import cores  # it loads torch
+
         found = ray.cluster_resources()
         count = max(1, min(self.workers, len(batches), int(found.get("CPU", 1))))
         threads = max(1, cores() // count)
