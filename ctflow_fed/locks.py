@@ -8,7 +8,7 @@ from typing import IO
 
 from ctflow_fed.errors import IncompleteError
 
-__all__ = ["is_locked", "locked"]
+__all__ = ["awaited", "is_locked", "locked"]
 
 
 @contextmanager
@@ -24,6 +24,15 @@ def locked(path: Path, busy: str) -> Iterator[IO[bytes]]:
         except BlockingIOError:
             raise IncompleteError(busy) from None
         yield file
+
+
+@contextmanager
+def awaited(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, as soon as nobody else does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def is_locked(path: Path) -> bool:

@@ -1,20 +1,18 @@
 """Real and synthetic items in one list of dicts, as MONAI takes it."""
 
-import hashlib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ctflow_fed.augment.item import label_vector
-from ctflow_fed.augment.record import SynthRecord
+from ctflow_fed.augment.item import harmonised, synthetic_item
 from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import ReportTableError, SettingsError
+from ctflow_fed.errors import SettingsError
+from ctflow_fed.files import write_json
+from ctflow_fed.seeds import derive_seed
 
-__all__ = ["extend"]
+__all__ = ["extend", "mix_weights", "write_datalist"]
 
 
 def extend(
@@ -27,21 +25,74 @@ def extend(
 
     ``image`` (path, str), ``label`` (float32 [18], the order of `FINDINGS`), ``report``
     (str), ``synthetic`` (bool), ``sample_id`` (str). Real items need ``image`` and
-    ``label``; a report that is missing is empty; other keys are left out, because
-    MONAI's collation wants the same keys on every item of a batch. A real item without
-    a ``sample_id`` is given one that depends on its path alone. The
+    ``label``; a report that is missing is empty. A ``patient``, where a real item names
+    one, is kept, and is the sample id of all that name none. Other keys are left out,
+    because MONAI's collation wants the same keys on every item of a batch. A real item
+    without a ``sample_id`` is given one that depends on its path alone. The
     items of an earlier `extend` stay and are not added twice, so several stores may
     follow one another.
 
     ``max_ratio`` bounds the synthetic items to so many times the real ones. Which stay
     is decided by their ids, which are hashes, so it is a fair and repeatable draw.
     """
-    items = [_harmonised(item) for item in real_items]
+    items = [harmonised(item) for item in real_items]
     present = {item["sample_id"] for item in items}
     records = [each for each in store.records() if each.sample_id not in present]
     if max_ratio is not None:
         records = records[: _bound(items, max_ratio)]
-    return items + [_item(record, store) for record in records]
+    for each in records:
+        image, report = store.image(each.sample_id), store.report(each)
+        items.append(synthetic_item(each.sample_id, image, each.labels, report))
+    if any("patient" in item for item in items):
+        items = [{"patient": item["sample_id"], **item} for item in items]
+    return items
+
+
+def mix_weights(items: Iterable[Mapping[str, Any]], ratio: float) -> list[float]:
+    """Return weights for a ``WeightedRandomSampler``, one an item; they add up to 1.
+
+    Drawn by them, synthetic items come ``ratio`` times as often as real ones in
+    expectation, exactly, however many there are of each; within either kind all come
+    equally often.
+    """
+    if not (math.isfinite(ratio) and ratio >= 0):
+        raise SettingsError(f"a ratio must be 0 or more, got {ratio}")
+    kinds = [bool(item["synthetic"]) for item in items]
+    synthetic = sum(kinds)
+    real = len(kinds) - synthetic
+    if not real or (ratio and not synthetic):
+        raise SettingsError(
+            f"expected real and synthetic items to mix, got {real} and {synthetic}; "
+            "make the list with augment.extend"
+        )
+    share = ratio / (1 + ratio)
+    return [share / synthetic if kind else (1 - share) / real for kind in kinds]
+
+
+def write_datalist(
+    items: Sequence[Mapping[str, Any]], path: Path | str, *, folds: int = 5
+) -> None:
+    """Write a datalist in the form of the Decathlon, with the folds of Auto3DSeg.
+
+    ``monai.data.load_decathlon_datalist(path, is_segmentation=False)`` reads it. Every
+    real item has a ``fold``, of those of a ``patient`` the same; synthetic ones have
+    none, so that Auto3DSeg's readers train on them in every fold and never validate on
+    them. Paths are relative to the folder of the file where they lie below it.
+
+    Raises ``SettingsError`` where there are fewer patients than folds.
+    """
+    path = Path(path)
+    every = [harmonised(item) for item in items]
+    fold_of = _folds({_patient(item) for item in every if not item["synthetic"]}, folds)
+    training = [_entry(item, path.parent, fold_of) for item in every]
+    value = {
+        "description": "chest CT, in part synthetic: not for diagnostic use",
+        "modality": {"0": "CT"},
+        "findings": list(FINDINGS),
+        "numTraining": len(training),
+        "training": training,
+    }
+    write_json(path, value)
 
 
 def _bound(items: Sequence[Mapping[str, Any]], max_ratio: float) -> int:
@@ -52,26 +103,33 @@ def _bound(items: Sequence[Mapping[str, Any]], max_ratio: float) -> int:
     return max(0, math.floor(max_ratio * (len(items) - present)) - present)
 
 
-def _harmonised(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a new item with the common keys."""
-    if not isinstance(item.get("image"), str | os.PathLike):
-        raise ReportTableError("every item needs an 'image', the path of one file")
-    image = os.fspath(item["image"])
-    path_id = hashlib.sha256(image.encode()).hexdigest()[:32]
-    return {
-        "image": image,
-        "label": label_vector(item),
-        "report": str(item.get("report") or ""),
-        "synthetic": bool(item.get("synthetic", False)),
-        "sample_id": str(item.get("sample_id") or path_id),
-    }
+def _patient(item: Mapping[str, Any]) -> str:
+    return str(item.get("patient", item["sample_id"]))
 
 
-def _item(record: SynthRecord, store: SynthStore) -> dict[str, Any]:
-    return {
-        "image": str(store.image(record.sample_id)),
-        "label": np.array([record.labels[name] for name in FINDINGS], np.float32),
-        "report": store.report(record),
-        "synthetic": True,
-        "sample_id": record.sample_id,
+def _folds(patients: set[str], folds: int) -> dict[str, int]:
+    """Deal patients out to folds of equal size, in an order that repeats."""
+    if not 2 <= folds <= len(patients):
+        raise SettingsError(
+            f"expected 2 folds or more and at most one a patient, got {folds} for "
+            f"{len(patients)} patients"
+        )
+    order = sorted(patients, key=lambda patient: derive_seed("fold", patient))
+    return {patient: place % folds for place, patient in enumerate(order)}
+
+
+def _entry(
+    item: Mapping[str, Any], folder: Path, fold_of: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return a line of the datalist; it names no patient."""
+    image = Path(item["image"]).absolute()
+    base = folder.absolute()
+    below = image.is_relative_to(base)
+    entry = {
+        "image": str(image.relative_to(base) if below else image),
+        "label": [int(value > 0.5) for value in item["label"]],
+        "report": item["report"],
+        "synthetic": item["synthetic"],
+        "sample_id": item["sample_id"],
     }
+    return entry if item["synthetic"] else {**entry, "fold": fold_of[_patient(item)]}

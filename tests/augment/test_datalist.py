@@ -1,9 +1,19 @@
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ctflow_fed.augment import GenerateSettings, extend, generate, plan
+from ctflow_fed.augment import (
+    GenerateSettings,
+    extend,
+    generate,
+    mix_weights,
+    plan,
+    write_datalist,
+)
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import ReportTableError, SettingsError
 
@@ -93,32 +103,92 @@ def test_an_item_without_image_or_label_is_refused(store, item):
         extend([item], store)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning:monai")  # a reader that we lack
-@pytest.mark.parametrize("kind", ["Dataset", "CacheDataset", "PersistentDataset"])
-def test_monai_loads_and_collates_them_in_every_kind_of_dataset(
-    real, store, kind, tmp_path
-):
-    data = pytest.importorskip("monai.data")
-    transforms = pytest.importorskip("monai.transforms")
-    options = {
-        "Dataset": {},
-        "CacheDataset": {"progress": False},
-        "PersistentDataset": {"cache_dir": tmp_path, "track_meta": True},
-    }
-    load = transforms.Compose(
-        [
-            transforms.LoadImaged("image"),
-            transforms.EnsureChannelFirstd("image"),
-            transforms.Orientationd("image", "RAS", labels=None),
-        ]
-    )
-    dataset = getattr(data, kind)(extend(real, store), load, **options[kind])
+def test_a_patient_who_is_named_stays_and_every_item_then_has_one(real, store):
+    real[0]["patient"] = "p1"
 
-    for _ in range(2):
-        for items in ([8, 0], [0, 8], [1, 2], [6, 7]):
-            batch = data.list_data_collate([dataset[index] for index in items])
-            assert batch["image"].shape == (2, 1, 32, 32, 8)
-            assert batch["label"].shape == (2, 18)
-            assert batch["synthetic"].tolist() == [index >= 3 for index in items]
-            assert len(batch["report"]) == len(batch["sample_id"]) == 2
+    items = extend(real, store)
+
+    assert all(set(item) == KEYS | {"patient"} for item in items)
+    assert items[0]["patient"] == "p1"
+    assert items[-1]["patient"] == items[-1]["sample_id"]
+
+
+@pytest.mark.parametrize("ratio", [0, 0.3, 1.0, 7])
+def test_the_weights_mix_by_exactly_the_ratio(real, store, ratio):
+    items = extend(real, store)
+
+    weights = np.array(mix_weights(items, ratio))
+
+    synthetic = np.array([item["synthetic"] for item in items])
+    assert weights.sum() == pytest.approx(1)
+    assert weights[synthetic].sum() == pytest.approx(ratio * weights[~synthetic].sum())
+    assert len(set(weights)) == 2  # a kind, a weight
+
+
+def test_a_sampler_draws_by_the_weights(real, store):
+    items = extend(real, store)
+    sampler = torch.utils.data.WeightedRandomSampler(
+        mix_weights(items, 2.0), 3000, generator=torch.Generator().manual_seed(0)
+    )
+
+    share = np.mean([items[index]["synthetic"] for index in sampler])
+
+    assert share == pytest.approx(2 / 3, abs=4 * math.sqrt(2 / 9 / 3000))
+
+
+@pytest.mark.parametrize("ratio", [-1.0, float("nan"), 1.0])
+def test_items_that_cannot_be_mixed_are_refused(real, ratio):
+    real = [{**item, "synthetic": False} for item in real]
+
+    with pytest.raises(SettingsError, match=r"real and synthetic|0 or more"):
+        mix_weights(real, ratio)
+
+
+def test_a_datalist_is_read_as_it_was_written(real, store, tmp_path):
+    data = pytest.importorskip("monai.data")
+    items = extend(real, store)
+
+    write_datalist(items, tmp_path / "list.json", folds=3)
+    read = data.load_decathlon_datalist(tmp_path / "list.json", is_segmentation=False)
+
+    assert [each["image"] for each in read] == [each["image"] for each in items]
+    assert [each["sample_id"] for each in read] == [each["sample_id"] for each in items]
+    again = extend(read, store)
+    assert [each["label"].tolist() for each in again] == [
+        each["label"].tolist() for each in items
+    ]
+
+
+def test_paths_below_the_datalist_move_with_it(store):
+    write_datalist(
+        [*extend([], store), *real_pair()], store.folder / "list.json", folds=2
+    )
+
+    entries = json.loads((store.folder / "list.json").read_text())["training"]
+    assert all(each["image"].startswith("volumes/") for each in entries[:6])
+
+
+def test_no_fold_validates_on_synthetic_items_or_parts_a_patient(store):
+    scans = [
+        {"image": f"/r{n}.nii", "label": [0] * 18, "patient": f"Anna {n // 2}"}
+        for n in range(12)
+    ]
+
+    write_datalist(extend(scans, store), store.folder / "list.json", folds=3)
+
+    text = (store.folder / "list.json").read_text()
+    entries = json.loads(text)["training"]
+    folds = [each.get("fold") for each in entries]
+    assert folds[0:12:2] == folds[1:12:2]
+    assert sorted(folds[:12]) == [0] * 4 + [1] * 4 + [2] * 4
+    assert folds[12:] == [None] * 6
+    assert "Anna" not in text
+
+
+def test_more_folds_than_patients_are_refused(store, tmp_path):
+    with pytest.raises(SettingsError, match="at most one a patient"):
+        write_datalist(extend(real_pair(), store), tmp_path / "list.json", folds=3)
+
+
+def real_pair():
+    return [{"image": f"/real{n}.nii", "label": [0] * 18} for n in range(2)]
