@@ -3,36 +3,12 @@
 It is the same door as `ctflow_fed.augment`: what that exports is here too.
 """
 
-from ctflow_fed.augment import (
-    Cost,
-    GenerateSettings,
-    Job,
-    Origin,
-    Plan,
-    PlanSettings,
-    StoreStatus,
-    SynthRecord,
-    SynthRequest,
-    SynthStore,
-    extend,
-    generate,
-    plan,
-    probe,
-)
+from typing import Any
 
-__all__ = [
-    "Cost",
-    "GenerateSettings",
-    "Job",
-    "Origin",
-    "Plan",
-    "PlanSettings",
-    "StoreStatus",
-    "SynthRecord",
-    "SynthRequest",
-    "SynthStore",
-    "extend",
-    "generate",
-    "plan",
-    "probe",
-]
+from ctflow_fed import augment as door
+
+__all__ = door.__all__
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the door shows
+    return getattr(door, name)

@@ -16,14 +16,18 @@ DOORS = {
         "Origin",
         "Plan",
         "PlanSettings",
+        "RandSyntheticCTd",
         "StoreStatus",
         "SynthRecord",
         "SynthRequest",
         "SynthStore",
+        "SyntheticCTDataset",
         "extend",
         "generate",
+        "mix_weights",
         "plan",
         "probe",
+        "write_datalist",
     ],
     "ctflow_fed.flow": [
         "SOLVERS",
@@ -92,7 +96,9 @@ def test_a_door_shows_what_is_written_down_and_no_more(door: str):
     assert all(hasattr(module, name) for name in module.__all__)
 
 
-@pytest.mark.parametrize("module", ["ctflow_fed", "ctflow_fed.cli"])
+@pytest.mark.parametrize(
+    "module", ["ctflow_fed", "ctflow_fed.cli", "ctflow_fed.augment"]
+)
 def test_importing_loads_nothing_heavy(module: str):
     code = f"import sys, {module}; print(*sys.modules)"
     result = subprocess.run(

@@ -6,11 +6,14 @@
     store = augment.generate(plan, model="runs/demo/model", out="synthetic/")
     items = augment.extend(train_items, store)  # for any MONAI dataset
 
-Importing this loads neither torch nor Ray nor MONAI.
+Importing this loads neither torch nor Ray nor MONAI; `SyntheticCTDataset` loads torch
+and `RandSyntheticCTd` MONAI when they are first named.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ctflow_fed.augment.cost import Cost, probe
-from ctflow_fed.augment.datalist import extend
+from ctflow_fed.augment.datalist import extend, mix_weights, write_datalist
 from ctflow_fed.augment.generation import generate
 from ctflow_fed.augment.job import Job, PlanSettings
 from ctflow_fed.augment.planning import Plan, plan
@@ -19,6 +22,10 @@ from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.settings import GenerateSettings
 from ctflow_fed.augment.store import StoreStatus, SynthStore
 
+if TYPE_CHECKING:
+    from ctflow_fed.augment.dataset import SyntheticCTDataset
+    from ctflow_fed.augment.transform import RandSyntheticCTd
+
 __all__ = [
     "Cost",
     "GenerateSettings",
@@ -26,12 +33,28 @@ __all__ = [
     "Origin",
     "Plan",
     "PlanSettings",
+    "RandSyntheticCTd",
     "StoreStatus",
     "SynthRecord",
     "SynthRequest",
     "SynthStore",
+    "SyntheticCTDataset",
     "extend",
     "generate",
+    "mix_weights",
     "plan",
     "probe",
+    "write_datalist",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a class
+    if name == "SyntheticCTDataset":
+        from ctflow_fed.augment.dataset import SyntheticCTDataset
+
+        return SyntheticCTDataset
+    if name == "RandSyntheticCTd":
+        from ctflow_fed.augment.transform import RandSyntheticCTd
+
+        return RandSyntheticCTd
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
