@@ -8,7 +8,6 @@ from typing import Any
 
 from ctflow_fed.augment.planning import Plan, plan
 from ctflow_fed.augment.settings import GenerateSettings
-from ctflow_fed.ct.report_table import read_reports
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.errors import ReportTableError, SettingsError
 from ctflow_fed.files import read_json
@@ -169,6 +168,8 @@ def _read_items(path: Path) -> list[dict[str, Any]]:
 def _read_texts(path: Path) -> list[str]:
     """Read a table of reports, or a text file with a report a line."""
     if path.suffix.lower() in TABLE_ENDINGS:
+        from ctflow_fed.ct.report_table import read_reports  # it loads torch
+
         reports = read_reports(path).values()
         for report in reports:
             if report.problem:
