@@ -9,6 +9,7 @@ from pathlib import Path
 from ctflow_fed.ct.acquisition import Acquisition
 from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.labels import FINDINGS, labels_of
+from ctflow_fed.ct.privacy.identity import DESCRIBING
 from ctflow_fed.ct.table_files import EXCESS, Row, read_table
 from ctflow_fed.errors import ReportTableError
 
@@ -205,5 +206,5 @@ def private_cells(row: Row) -> Iterator[tuple[str, str]]:
     for name, value in row.items():
         if not value or name in (*TEXT_COLUMNS, *FINDINGS) or PUBLIC.search(name):
             continue
-        if PRIVATE.search(name):
+        if PRIVATE.search(name) or DESCRIBING.search(name):
             yield name, value

@@ -1,9 +1,10 @@
 """Searches a store and logs for whatever tells who the patients of a source are.
 
 What is searched for: names of persons, ids, dates and texts of every header of the
-source, private and nested ones too; names of its files and folders; the cells of the
-table of reports that may tell a patient, and every sentence of a report; digests of
-ids that are not keyed; and whatever has the form of a UID.
+source, private and nested ones too; the rare words of descriptions, which people type
+names into; names of its files and folders; the cells of the tables that may tell a
+patient, and every sentence of a report; digests of ids that are not keyed; and whatever
+has the form of a UID.
 """
 
 import base64
@@ -15,15 +16,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ctflow_fed.ct import labels
 from ctflow_fed.ct.privacy.headers import header_identifiers
 from ctflow_fed.ct.privacy.identity import Identifier, in_cells, of_name, of_text
+from ctflow_fed.ct.privacy.vocabulary import own_words
 from ctflow_fed.ct.report import sentences_of
 from ctflow_fed.ct.tables import Tables
 from ctflow_fed.errors import MissingExtraError
@@ -167,15 +167,7 @@ def _may_be_ours(identifier: Identifier) -> bool:
     if identifier.kind == "sentence":
         return False
     words = set(re.findall(r"[^\W_]+", identifier.text))
-    return bool(MEASURE.fullmatch(identifier.text)) or words <= _own_words()
-
-
-@cache
-def _own_words() -> frozenset[str]:
-    """Return the words that a store may hold because this software writes them."""
-    folder = Path(labels.__file__).parents[1]
-    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
-    return frozenset(re.findall(r"[^\W\d_]+", " ".join(texts).lower()))
+    return bool(MEASURE.fullmatch(identifier.text)) or words <= own_words()
 
 
 def _parts(path: Path, content: bytes) -> Iterator[tuple[bytes, bool]]:

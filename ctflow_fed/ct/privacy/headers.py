@@ -11,7 +11,15 @@ from pydicom.multival import MultiValue
 
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom, parse, refusing_doubts
 from ctflow_fed.ct.metaimage import ITK_SUFFIXES
-from ctflow_fed.ct.privacy.identity import Identifier, of_date, of_name, of_text
+from ctflow_fed.ct.privacy.identity import (
+    DESCRIBING,
+    LONG_NUMBER,
+    Identifier,
+    of_date,
+    of_description,
+    of_name,
+    of_text,
+)
 from ctflow_fed.errors import VolumeError
 
 __all__ = ["header_identifiers"]
@@ -26,15 +34,13 @@ TELLING = re.compile(
 """The standard elements whose texts tell apart patients, people and hospitals."""
 
 TECHNICAL = re.compile(
-    r"Description$|Kernel|Manufacturer|Model|Protocol|BodyPart|Software|Filter|Contrast"
+    r"Kernel|Manufacturer|Model|Protocol|BodyPart|Software|Filter|Contrast"
     r"|Agent|Cod(?:e|ing)|Anatomic|Version|CharacterSet|Position|Orient"
 )
 """The standard elements that describe scans; they tell nothing."""
 
 STANDARD_UID = "1.2.840.10008."
 TEXT_HEADER = 2**16
-LONG_NUMBER = 6
-"""Characters from which a number in a private element is one of a kind."""
 
 
 def header_identifiers(path: Path) -> frozenset[Identifier]:
@@ -73,7 +79,9 @@ def _in_element(element: DataElement, value: str) -> Iterator[Identifier]:
     elif element.VR == "UI":
         yield from () if value.startswith(STANDARD_UID) else of_text(value)
     elif element.VR in TEXTS or (private and element.VR == "IS"):
-        if not private and TELLING.search(element.keyword):
+        if not private and DESCRIBING.search(element.keyword):
+            yield from of_description(value)
+        elif not private and TELLING.search(element.keyword):
             yield from of_text(value)
         elif private or not TECHNICAL.search(element.keyword):
             yield from _vague(of_text(value))

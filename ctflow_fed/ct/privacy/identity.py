@@ -7,10 +7,36 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-__all__ = ["Identifier", "Kind", "in_cells", "of_date", "of_name", "of_text"]
+from ctflow_fed.ct.privacy.vocabulary import ordinary_words
 
-Kind = Literal["name", "date", "number", "uid", "text", "sentence", "digest", "other"]
-"""``other`` is a value of a header that need not tell anything."""
+__all__ = [
+    "DESCRIBING",
+    "Identifier",
+    "Kind",
+    "in_cells",
+    "of_date",
+    "of_description",
+    "of_name",
+    "of_text",
+]
+
+Kind = Literal[
+    "name", "date", "number", "uid", "text", "sentence", "digest", "word", "other"
+]
+"""``other`` is a value of a header that need not tell anything; ``word`` a rare one of
+a description, which may be a name.
+"""
+
+DESCRIBING = re.compile(
+    r"Description$|ProtocolName|Comments?$|Reason|History", re.IGNORECASE
+)
+"""Elements and columns of free text: people type names and dates into them."""
+
+LONG_NUMBER = 6
+"""Characters from which a number in a free text is one of a kind."""
+
+RARE_WORD = 4
+"""Letters from which a word of a description is looked at."""
 
 SHORTEST = 3
 """Characters: what is shorter cannot be told from chance."""
@@ -92,10 +118,26 @@ def of_text(value: str) -> Iterator[Identifier]:
         yield Identifier("number" if number else "text", text)
 
 
+def of_description(value: str) -> Iterator[Identifier]:
+    """Yield what a free text may tell: dates, long numbers, UIDs and rare words."""
+    for part in re.split(r"[\s,;_()]+", value):
+        for each in of_text(part):
+            long = each.kind == "number" and len(each.text) >= LONG_NUMBER
+            if long or each.kind in {"date", "uid"}:
+                yield each
+    for word in map(_plain, NAME_PART.findall(value)):
+        parts = set(re.split(r"['\u2019-]", word))
+        if len(word) >= RARE_WORD and not parts <= ordinary_words() | TITLES:
+            yield from (Identifier("word", each) for each in {word, _folded(word)})
+
+
 def in_cells(cells: Iterable[tuple[str, str]]) -> frozenset[Identifier]:
     """Return the identifiers of cells of a table, each with the name of its column."""
     found: set[Identifier] = set()
     for column, value in cells:
+        if DESCRIBING.search(column):
+            found.update(of_description(value))
+            continue
         person = PERSON.search(column) and not re.search(r"\d", value)
         found.update(of_name(value) if person else of_text(value))
     return frozenset(found)

@@ -131,7 +131,8 @@ class Scrubbed:
 def scrub(text: str, identifiers: Collection[Identifier] = ()) -> Scrubbed:
     """Take out names, dates, numbers, phone numbers, e-mail and postal addresses.
 
-    ``identifiers`` are those of the study's headers and of its row in the table; the
+    ``identifiers`` are those of the study's headers and of its row in the table, among
+    them rare words of descriptions, which go where they are written with a capital; the
     rules find others by their form. Sizes, levels of the spine, stages and numbers of
     segments stay, and so does a year alone.
     """
@@ -145,12 +146,14 @@ def scrub(text: str, identifiers: Collection[Identifier] = ()) -> Scrubbed:
 def _known(identifiers: Collection[Identifier]) -> list[tuple[str, re.Pattern[str]]]:
     """Return a pattern a kind of identifier; longer ones go before their parts."""
     patterns = []
-    for kind in ("text", "uid", "date", "number", "name"):
+    for kind in ("text", "uid", "date", "number", "name", "word"):
         texts = {each.text for each in identifiers if each.kind == kind}
         if not texts:
             continue
         choice = "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+        # A name in a description has a capital in the report; most other words do not.
+        start = f"(?={LETTER})" if kind == "word" else "(?i)"
         end = NO_SIZE if kind == "number" else ""
-        pattern = re.compile(rf"(?<!\w)(?:{choice})(?!\w){end}", re.IGNORECASE)
-        patterns.append((kind, pattern))
+        pattern = rf"{start}(?<!\w)(?i:{choice})(?!\w){end}"
+        patterns.append((kind, re.compile(pattern)))
     return patterns

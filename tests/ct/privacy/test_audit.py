@@ -54,6 +54,7 @@ def patient(number):
         "accession": f"{99120000 + 7 * number}",
         "born": f"19{30 + number % 60}{1 + number % 12:02d}{1 + number % 28:02d}",
         "referrer": f"Quackenbush{'abcdefgh'[number % 8]}",
+        "friend": f"Brzezinski{'abcdefgh'[number % 8]}",
         "secret": f"Locker {number} behind door Q{5000 + number}",
     }
 
@@ -66,6 +67,9 @@ def plant(path, who):
     dataset.PatientID = who["id"]
     dataset.AccessionNumber = who["accession"]
     dataset.PatientBirthDate = who["born"]
+    dataset.StudyDescription = f"CT Thorax {who['friend']} {who['born']}"
+    dataset.SeriesDescription = "Lung window, low dose"
+    dataset.ProtocolName = f"{who['friend'].upper()}_ROUTINE"
     block = dataset.private_block(0x0009, "HOSPITAL", create=True)
     block.add_new(0x01, "LO", who["secret"])
     item = Dataset()
@@ -92,8 +96,8 @@ def hospital(folder, count):
         born = f"{who['born'][6:]}.{who['born'][4:6]}.{who['born'][:4]}"
         text = (
             f"{who['given']} {who['family']} (born {born}, {who['id']}) was sent by "
-            f"Dr. {who['referrer']}. A nodule of {number + 3} mm is seen near the "
-            "azygos arch."
+            f"Dr. {who['referrer']}, to tell {who['friend']}. A nodule of "
+            f"{number + 3} mm is seen near the azygos arch."
         )
         rows.append([name, f"{who['family']}, {who['given']}", who["id"], text])
     with (folder / "reports.csv").open("w", newline="", encoding="utf-8") as file:
@@ -121,7 +125,7 @@ def test_a_store_holds_nothing_that_tells_a_patient(taken):
     assert found.leaking == 0
     assert found.headers == 2 + 2 * 16
     assert found.files == 8
-    kinds = {"name", "number", "date", "other", "sentence", "digest", "uid"}
+    kinds = {"name", "number", "date", "word", "other", "sentence", "digest", "uid"}
     assert kinds <= set(found.searched)
 
 
@@ -140,6 +144,7 @@ WHO = patient(2)
         ("number", f"({WHO['accession']})"),
         ("date", "03.03.1932"),
         ("date", "1932-03-03"),
+        ("word", f"CT of {WHO['friend']}"),
         ("other", WHO["secret"]),
         ("sentence", "A nodule of 5 mm is seen near the azygos arch"),
         ("digest", hashlib.sha256(WHO["id"].encode()).hexdigest()),
@@ -193,6 +198,12 @@ def test_links_into_circles_end(taken, tmp_path):
     (tmp_path / "a" / "round").symlink_to(tmp_path)
 
     assert searched(taken, tmp_path).files == 0
+
+
+def test_what_every_scanner_writes_into_descriptions_is_no_leak(taken, tmp_path):
+    (tmp_path / "run.log").write_text("CT thorax routine: lung window at low dose\n")
+
+    assert searched(taken, tmp_path).hits == 0
 
 
 @pytest.mark.slow

@@ -93,6 +93,24 @@ def test_identifiers_of_the_study_go_wherever_they_stand():
     assert scrubbed.removed == {"name": 1, "number": 1, "date": 2, "text": 1}
 
 
+def test_rare_words_of_a_description_go_where_they_have_a_capital():
+    cells = [
+        ("StudyDescription", "CT Thorax MUSTER, Anna 31.01.1950 low dose"),
+        ("ProtocolName", "Emphysema_O'Neill_routine 77431234"),
+        ("SeriesDescription", "Weichteil Lunge 1.5"),
+    ]
+    text = (
+        "Mrs Muster-like thorax; ANNA's emphysema of 31.01.1950. Emphysema, O'Neill "
+        "77431234. An annalist, muster, weichteil. Thorax: Routine 1.5 mm."
+    )
+
+    scrubbed = scrub(text, in_cells(cells))
+    assert scrubbed.text == (
+        "Mrs ___-like thorax; ___'s emphysema of ___. Emphysema, ___ "
+        "___. An annalist, muster, weichteil. Thorax: Routine 1.5 mm."
+    )
+
+
 def test_a_value_that_tells_nobody_apart_is_no_identifier():
     cells = [("patient", "1"), ("study", "T4"), ("name", "Dr. X"), ("refer", "none")]
 
