@@ -1,11 +1,16 @@
 """A written series says that it is synthetic, and repeats to the byte."""
 
+import json
+from importlib.resources import files
+from uuid import RFC_4122, UUID
+
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
 
 from ctflow_fed.ct.dicom import SeriesTags, read_series, write_series
+from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.volume import AIR, CTVolume
 from ctflow_fed.errors import SettingsError
 
@@ -100,18 +105,74 @@ def test_the_headers_say_that_the_series_is_synthetic(tmp_path):
     assert [len(values) for values in uids.values()] == [6, 1]
 
 
-def test_type_1_and_2_elements_of_a_ct_image_are_there(series):
-    first = pydicom.dcmread(series / "00001.dcm")
+def lacking(dataset, attributes):
+    """Name the attributes of types 1 and 2 that a data set lacks, at any depth."""
+    for each in attributes:
+        holders = [dataset]
+        for sequence in each["path"]:
+            holders = [item for one in holders for item in one.get(sequence, [])]
+        for holder in holders:
+            there = each["keyword"] in holder
+            if each["type"] == "1" and not (there and holder[each["keyword"]].value):
+                there = there and holder[each["keyword"]].value == 0
+            if each["type"] in ("1", "2") and not there:
+                yield ".".join([*each["path"], each["keyword"]])
 
-    required = """PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID
-        StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber Modality
-        SeriesInstanceUID SeriesNumber FrameOfReferenceUID PositionReferenceIndicator
-        Manufacturer InstanceNumber PixelSpacing ImageOrientationPatient
-        ImagePositionPatient SliceThickness ImageType SamplesPerPixel
-        PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
-        PixelRepresentation PixelData RescaleIntercept RescaleSlope KVP
-        AcquisitionNumber SOPClassUID SOPInstanceUID"""
-    assert [keyword for keyword in required.split() if keyword not in first] == []
+
+def test_it_has_all_that_the_standard_asks_of_a_ct_image(series):
+    """No attribute of type 1 or 2 is lacking, by the tables of PS3.3 in highdicom."""
+    tables = files("highdicom") / "_standard"
+    modules = json.loads((tables / "iod_module_map.json").read_text())["ct-image"]
+    attributes = json.loads((tables / "module_attribute_map.json").read_text())
+    image = pydicom.dcmread(series / "00001.dcm")
+
+    mandatory = [each["key"] for each in modules if each["usage"] == "M"]
+    missing = {key: list(lacking(image, attributes[key])) for key in mandatory}
+
+    assert {"ct-image", "image-plane", "general-series", "sop-common"} < set(mandatory)
+    assert {key: names for key, names in missing.items() if names} == {}
+    del image.KVP, image.ContributingEquipmentSequence[0].Manufacturer
+    image.PixelSpacing = None
+    assert list(lacking(image, attributes["ct-image"])) == ["KVP"]
+    assert list(lacking(image, attributes["image-plane"])) == ["PixelSpacing"]
+    assert list(lacking(image, attributes["sop-common"])) == [
+        "ContributingEquipmentSequence.Manufacturer"
+    ]
+
+
+def test_every_uid_is_an_own_one(series):
+    image = pydicom.dcmread(series / "00001.dcm")
+    uids = (
+        image.StudyInstanceUID,
+        image.SeriesInstanceUID,
+        image.FrameOfReferenceUID,
+        image.SOPInstanceUID,
+    )
+
+    assert len(set(uids)) == 4
+    for uid in uids:
+        assert uid.is_valid
+        assert uid.startswith("2.25.")
+        assert UUID(int=int(uid.removeprefix("2.25."))).variant == RFC_4122
+
+
+@pytest.mark.slow
+def test_monai_reads_the_same_voxels_in_the_same_places(series, tmp_path):
+    transforms = pytest.importorskip("monai.transforms")
+    write_nifti(chest_like(), tmp_path / "same.nii.gz")
+    turn = transforms.Orientation("RAS", labels=None)
+
+    images = [
+        turn(transforms.LoadImage(reader=name, ensure_channel_first=True)(path))
+        for name, path in (
+            ("PydicomReader", series),
+            (None, tmp_path / "same.nii.gz"),
+        )
+    ]
+
+    assert np.array_equal(*(np.asarray(image) for image in images))
+    affines = [image.affine.numpy() for image in images]
+    assert np.allclose(*affines, atol=1e-4)
 
 
 def test_a_series_is_not_written_into_a_folder_with_files(series):

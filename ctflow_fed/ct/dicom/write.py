@@ -6,6 +6,7 @@ The elements follow DICOM PS3.3, A.3 (CT Image): type 1 and 2 of its mandatory m
 import hashlib
 import re
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
 from ctflow_fed import __version__
@@ -186,8 +187,11 @@ def _add_geometry(series: Dataset, volume: CTVolume) -> None:
 
 
 def _uid(entropy: list[str], role: str) -> str:
-    """Return a UID that depends on everything the series is made of."""
-    return str(generate_uid(entropy_srcs=[*entropy, role]))
+    """Return a UID that depends on everything the series is made of.
+
+    It is a UUID under the root 2.25, which asks for no registration (PS3.5, B.2).
+    """
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, repr([*entropy, role])).int}"
 
 
 def _lps(vector: np.ndarray) -> np.ndarray:
