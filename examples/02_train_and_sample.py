@@ -14,6 +14,7 @@ from ctflow_fed.ct.codec import HaarCodec
 from ctflow_fed.ct.intake import IntakeSettings, intake
 from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.phantom import HOSPITALS, write_studies
+from ctflow_fed.ct.policy import IntakePolicy
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.model import load_package, start_network
@@ -31,7 +32,9 @@ def main() -> None:
 
     scanner = HOSPITALS["north"].scanner.resized(slices=32, rows=64)
     write_studies(scans, replace(HOSPITALS["north"], scanner=scanner), count=8, seed=0)
-    intake(scans, scans / "reports.csv", site, IntakeSettings(image_size=64))
+    phantoms_too = IntakePolicy(synthetic="accept")
+    settings = IntakeSettings(image_size=64, policy=phantoms_too)
+    intake(scans, scans / "reports.csv", site, settings)
 
     network, _ = start_network("nano", init=None, seed=0)
     model = train(

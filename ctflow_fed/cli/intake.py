@@ -76,7 +76,7 @@ __all__ = ["command"]
     "--policy",
     "policy_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML with the five choices below; an option goes before it.",
+    help="TOML with the six choices below; an option goes before it.",
 )
 @policy_options
 @click.option(

@@ -43,6 +43,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def policy_options(function: Function) -> Function:
     """Add the choices of `IntakePolicy`, none of which is made by default."""
     for name, choices, told in (
+        ("synthetic", ("refuse", "accept"), "Volumes that say they are synthetic."),
         ("kernel", ("soft", "lung"), "Which of two equally thin series is preferred."),
         ("region", ("chest", "any"), "Take only what shows lungs, or any CT."),
         ("lossy", ("refuse", "accept"), "Lossily compressed slices."),

@@ -58,7 +58,8 @@ def command(
 ) -> None:
     """Write phantom studies as DICOM or NIfTI, with reports.
 
-    The same command goes on where it was stopped.
+    The same command goes on where it was stopped. They say that they are synthetic:
+    `ctflow intake` takes them with --synthetic accept.
     """
     if awkward:
         _write_awkward(out, seed)

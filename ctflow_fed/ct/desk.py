@@ -33,6 +33,10 @@ from ctflow_fed.errors import (
 __all__ = ["Decision", "Desk", "Entry", "IntakeSettings"]
 
 NO_ROW = "the table of reports has no row of it"
+SYNTHETIC = (
+    "expected a scan of a patient, got a volume that says it is synthetic; leave it "
+    "out, or let the policy accept it"
+)
 
 ENCODED_TOGETHER = 64
 """Slices that the codec takes at once, so that memory holds few of them as floats."""
@@ -131,6 +135,8 @@ class Desk:
         report = self._table.get(name)
         if report is None or report.problem:
             raise VolumeError(report.problem if report else NO_ROW)
+        if scan.synthetic and self._settings.policy.synthetic == "refuse":
+            raise VolumeError(SYNTHETIC)
         with _refusing_what_breaks():
             volume, choice = scan.read(report.acquisition)
             numbers, remarks = self._judged(volume)

@@ -21,7 +21,7 @@ from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.files import write_bytes
 from ctflow_fed.shapes import HU, Affine
 
-__all__ = ["read_nifti", "write_nifti"]
+__all__ = ["description_of", "read_nifti", "write_nifti"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -84,6 +84,16 @@ def read_nifti(path: Path, acquisition: Acquisition | None = None) -> CTVolume:
         volume = acquisition.in_hounsfield(volume)
     refuse_other_than_hounsfield(volume)
     return volume
+
+
+def description_of(path: Path) -> str:
+    """Return what a file's header says in ``descrip``, "" where it cannot be read."""
+    try:
+        with _opened(path) as file:
+            described = bytes(_header(file)["descrip"])
+    except Exception:  # noqa: BLE001  parsers of hostile bytes raise anything
+        return ""
+    return described.rstrip(b"\0").decode("ascii", "replace")
 
 
 def write_nifti(volume: CTVolume, path: Path, *, description: str = "") -> None:

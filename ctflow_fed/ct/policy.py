@@ -20,7 +20,8 @@ class IntakePolicy:
     slice is missing, they are always refused. ``lossy``: lossily compressed slices are
     refused, or accepted and flagged; their HU can be 65 off. ``region``: only scans
     that show lungs are taken, or any CT. ``kernel``: which of two equally thin
-    reconstructions is preferred.
+    reconstructions is preferred. ``synthetic``: volumes that say that they are
+    synthetic are refused, since a generator that learns from them learns from itself.
     """
 
     tilt: Literal["refuse", "correct"] = "refuse"
@@ -28,6 +29,7 @@ class IntakePolicy:
     lossy: Literal["refuse", "accept"] = "refuse"
     region: Literal["chest", "any"] = "chest"
     kernel: Literal["soft", "lung"] = "soft"
+    synthetic: Literal["refuse", "accept"] = "refuse"
 
     @classmethod
     def from_toml(cls, path: Path) -> "IntakePolicy":
@@ -59,5 +61,5 @@ class IntakePolicy:
         return cls(**value)  # type: ignore[arg-type]  # checked just now
 
 
-STRICT = IntakePolicy(region="any")
-"""Everything that is not regular is refused, whatever part of the body it shows."""
+STRICT = IntakePolicy(region="any", synthetic="accept")
+"""Everything that is not regular is refused, whatever it shows, be it a phantom."""

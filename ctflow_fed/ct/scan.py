@@ -12,6 +12,7 @@ from ctflow_fed.ct.dicom.series import Study, studies_in, the_only, visible_file
 from ctflow_fed.ct.metaimage import ITK_SUFFIXES, read_itk
 from ctflow_fed.ct.nifti import SUFFIXES, read_nifti
 from ctflow_fed.ct.policy import STRICT, IntakePolicy
+from ctflow_fed.ct.synthetic import is_marked_synthetic
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import VolumeError
 
@@ -30,12 +31,14 @@ class Scan:
     ``names`` are what a table of reports may call it: of a DICOM study its UID and its
     accession number, of a file its name; and the name of the entry, if it is the only
     one there. ``read`` gives the volume and what it was chosen from;
-    ``demographics`` are what its headers say of the patient.
+    ``demographics`` are what its headers say of the patient, and ``synthetic`` whether
+    they say that there was none.
     """
 
     names: tuple[str, ...] = field(repr=False)
     read: Reader = field(repr=False)
     demographics: Demographics = UNKNOWN
+    synthetic: bool = False
 
 
 def is_scan(path: Path) -> bool:
@@ -63,7 +66,7 @@ def scans_in(
         VolumeError: when there is none, or several in place of the only one.
     """
     if not entry.is_dir():
-        return (Scan((name_of(entry),), partial(_read_file, entry)),)
+        return (_file_scan(entry, name_of(entry)),)
     files = visible_files(entry)
     volumes = [path for path in files if path.name.lower().endswith(ENDINGS)]
     if not volumes or any(map(_is_dicom, files)):
@@ -74,9 +77,7 @@ def scans_in(
             "name the files in the table"
         )
     only = (name_of(entry),) if len(volumes) == 1 else ()
-    return tuple(
-        Scan((*only, name_of(path)), partial(_read_file, path)) for path in volumes
-    )
+    return tuple(_file_scan(path, *only, name_of(path)) for path in volumes)
 
 
 def _dicom_scans(entry: Path, policy: IntakePolicy, *, alone: bool) -> tuple[Scan, ...]:
@@ -89,7 +90,11 @@ def _dicom_scans(entry: Path, policy: IntakePolicy, *, alone: bool) -> tuple[Sca
 
 def _scan(study: Study, policy: IntakePolicy, *names: str) -> Scan:
     read = partial(_read_study, study, policy)
-    return Scan((*names, *study.names), read, study.demographics)
+    return Scan((*names, *study.names), read, study.demographics, study.synthetic)
+
+
+def _file_scan(path: Path, *names: str) -> Scan:
+    return Scan(names, partial(_read_file, path), synthetic=is_marked_synthetic(path))
 
 
 def _read_study(

@@ -25,6 +25,7 @@ from ctflow_fed.ct.phantom import (
     write_studies,
 )
 from ctflow_fed.ct.phantom.scanner import COVERAGE_MM
+from ctflow_fed.ct.policy import IntakePolicy
 from ctflow_fed.demo.places import Places, items_of
 from ctflow_fed.demo.settings import DemoSettings
 from ctflow_fed.deployment.local import run_locally
@@ -100,7 +101,10 @@ def take_in(places: Places, settings: DemoSettings) -> None:
             folder,
             folder / "reports.csv",
             places.site(name),
-            IntakeSettings(image_size=settings.image_size),
+            IntakeSettings(
+                image_size=settings.image_size,
+                policy=IntakePolicy(synthetic="accept"),  # they are phantoms
+            ),
         )
         if not account.taken:
             raise IncompleteError(

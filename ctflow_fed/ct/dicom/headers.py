@@ -45,6 +45,7 @@ _KEYWORDS = (
     *_OF_A_SERIES,
     "SOPClassUID",
     "Modality",
+    "SyntheticData",
     "ImageType",
     "NumberOfFrames",
     "SamplesPerPixel",
@@ -115,6 +116,7 @@ class DicomFile:
     left_aside: str = ""
     problem: str = ""
     demographics: Demographics = UNKNOWN
+    synthetic: bool = False
 
 
 def read_file(path: Path) -> DicomFile | None:
@@ -138,6 +140,7 @@ def read_file(path: Path) -> DicomFile | None:
             raw(dataset, "AccessionNumber"),
             raw(dataset, "SeriesInstanceUID"),
             demographics=_demographics(dataset),
+            synthetic=texts(dataset, "SyntheticData") == ("YES",),
         )
         # Some de-identifiers empty the class of the dataset, not that of the file.
         left_aside = _no_ct(dataset, raw(dataset, "SOPClassUID").decode() or stored)

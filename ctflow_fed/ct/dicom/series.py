@@ -128,6 +128,7 @@ class Study:
     series: tuple[Series, ...]
     left_aside: tuple[str, ...] = ()
     demographics: Demographics = UNKNOWN
+    synthetic: bool = False
 
     @property
     def shows_patient(self) -> bool:
@@ -219,6 +220,7 @@ def _study(files: Sequence[DicomFile], policy: IntakePolicy) -> Study:
         tuple(sorted(series, key=lambda one: one.merit(policy), reverse=True)),
         tuple(sorted({file.left_aside for file in files if file.left_aside})),
         Demographics.agreed({file.demographics for file in files}),
+        any(file.synthetic for file in files),
     )
 
 

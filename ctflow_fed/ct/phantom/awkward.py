@@ -3,7 +3,8 @@
 CASE/...             the series, as a PACS would export it
 truth/CASE.nii.gz    what has to be read from it, where anything can be
 reports.csv          a row for each case
-cases.json           for each case: its policy, verdict, and a word of the reason
+cases.json           for each case: its policy, verdict, and a word of the reason;
+                     the policy has to accept what is synthetic besides
 """
 
 import copy

@@ -25,7 +25,7 @@ def awkward(tmp_path_factory):
 
 
 def policy_of(name):
-    return IntakePolicy(**CASES[name].policy)
+    return IntakePolicy(**CASES[name].policy, synthetic="accept")
 
 
 @pytest.mark.parametrize(
