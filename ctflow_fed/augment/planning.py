@@ -85,8 +85,12 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON. Given reports are in it: treat it like them."""
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file of a plan holds."""
         requests = [each.to_json() for each in self.requests]
-        write_json(path, {"format": FORMAT, "requests": requests})
+        return {"format": FORMAT, "requests": requests}
 
     @classmethod
     def load(cls, path: Path) -> "Plan":

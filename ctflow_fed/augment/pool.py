@@ -4,14 +4,18 @@ import logging
 import os
 import secrets
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.errors import MissingExtraError, SettingsError
+from ctflow_fed.processes import LOST
 
 __all__ = ["Batch", "LocalPool", "Pool", "RayPool", "Worker"]
 
@@ -20,17 +24,33 @@ log = logging.getLogger(__name__)
 Batch = Sequence[SynthRequest]
 """Requests that are drawn together."""
 
-Worker = Callable[[Batch], list[str]]
-"""Draws and writes a batch; says for each request why it failed, "" if it did not."""
+
+@runtime_checkable
+class Worker(Protocol):
+    """Draws batches and writes them, the next while the last is still being written."""
+
+    def draw(self, batch: Batch) -> Any:  # noqa: ANN401  # its own affair
+        """Draw a batch; what comes of it goes to `write`, in the same process."""
+        ...
+
+    def write(self, batch: Batch, drawn: Any) -> list[str]:  # noqa: ANN401
+        """Write what was drawn; say for each request why it failed, "" if not."""
+        ...
+
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of Ray's shared memory. Only requests pass through it, never a volume; Ray
 takes no less than 75 MiB, and a container's /dev/shm may hold no more than 64."""
 
+AT_ONCE = 2
+"""Batches of an actor: one is drawn while the other is packed and written. It bounds
+what an actor holds in memory."""
+
 DEATHS_IN_A_ROW = 3
 """Lost workers, per worker, without a batch done between, after which we give up."""
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Something that has batches worked on."""
 
@@ -46,15 +66,22 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Works in this process, one batch after another."""
+    """Works in this process: draws in one thread, writes in another."""
 
     def run(
         self, make_worker: Callable[[], Worker], batches: Sequence[Batch]
     ) -> Iterator[tuple[Batch, list[str]]]:
         """See `Pool`."""
         worker = make_worker()
-        for batch in batches:
-            yield batch, worker(batch)
+        writing: tuple[Batch, Future[list[str]]] | None = None
+        with ThreadPoolExecutor(1) as hand:
+            for batch in batches:
+                drawn = worker.draw(batch)
+                if writing is not None:
+                    yield writing[0], writing[1].result()
+                writing = batch, hand.submit(worker.write, batch, drawn)
+            if writing is not None:
+                yield writing[0], writing[1].result()
 
 
 class RayPool:
@@ -109,37 +136,80 @@ class RayPool:
         make_worker: Callable[[], Worker],
         batches: Sequence[Batch],
     ) -> Iterator[tuple[Batch, list[str]]]:
-        """Keep every actor busy with one batch; put a new one in a dead one's place."""
+        """Keep every actor busy; put a new one in a dead one's place."""
         from ctflow_fed.machine import cores  # it loads torch
 
         found = ray.cluster_resources()
         count = max(1, min(self.workers, len(batches), int(found.get("CPU", 1))))
         threads = max(1, cores() // count)
         options = {"num_cpus": 1, "num_gpus": min(1.0, found.get("GPU", 0) / count)}
-        actor_class = ray.remote(_Actor).options(**options)
+        actor_class = ray.remote(_Actor).options(**options, max_concurrency=AT_ONCE)
+        crew = _Crew(lambda: actor_class.remote(make_worker, threads), count)
 
         waiting, deaths = deque(batches), 0
-        running: dict[Any, tuple[Any, Batch]] = {}
-        actors = [actor_class.remote(make_worker, threads) for _ in range(count)]
-        while waiting or running:
-            while actors and waiting:
-                actor, batch = actors.pop(), waiting.popleft()
-                running[actor.work.remote(batch)] = actor, batch
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            actor, batch = running.pop(ready)
+        while waiting or crew.running:
+            while waiting and (member := crew.free(len(waiting))) is not None:
+                crew.give(member, waiting.popleft())
+            (ready,), _ = ray.wait(list(crew.running), num_returns=1)
+            member, batch = crew.take(ready)
             try:
                 said, deaths = ray.get(ready), 0
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None  # it could not be made: nor could another
             except ray.exceptions.RayError as error:
-                log.warning("a worker was lost: %s", type(error).__name__)
-                said, deaths = ["its worker was lost"] * len(batch), deaths + 1
-                ray.kill(actor)
-                actor = actor_class.remote(make_worker, threads)
+                said = [LOST] * len(batch)
+                if crew.replace(member):
+                    log.warning("a worker was lost: %s", type(error).__name__)
+                    ray.kill(member.actor)
+                    deaths += 1
             yield batch, said
             if deaths > DEATHS_IN_A_ROW * count:
                 return
-            actors.append(actor)
+
+
+@dataclass(eq=False)
+class _Member:
+    """An actor, and how many batches it has."""
+
+    actor: Any
+    busy: int = 0
+
+
+class _Crew:
+    """The actors that live, and what each of them is working on."""
+
+    def __init__(self, make_actor: Callable[[], Any], count: int) -> None:
+        self.make_actor = make_actor
+        self.members = [_Member(make_actor()) for _ in range(count)]
+        self.running: dict[Any, tuple[_Member, Batch]] = {}
+
+    def free(self, waiting: int) -> _Member | None:
+        """Return who has least to do, None where all have enough.
+
+        The last batches go to the idle only, so that all end at the same time.
+        """
+        member = min(self.members, key=lambda each: each.busy)
+        most = AT_ONCE if waiting > len(self.members) else 1
+        return member if member.busy < most else None
+
+    def give(self, member: _Member, batch: Batch) -> None:
+        """Let an actor work on a batch."""
+        member.busy += 1
+        self.running[member.actor.work.remote(batch)] = member, batch
+
+    def take(self, ready: Any) -> tuple[_Member, Batch]:  # noqa: ANN401  # a reference
+        """Return whose result is ready, and of which batch."""
+        member, batch = self.running.pop(ready)
+        member.busy -= 1
+        return member, batch
+
+    def replace(self, dead: _Member) -> bool:
+        """Put a new actor in a dead one's place, unless that was done already."""
+        if dead not in self.members:
+            return False
+        self.members.remove(dead)
+        self.members.append(_Member(self.make_actor()))
+        return True
 
 
 class _Actor:
@@ -148,10 +218,14 @@ class _Actor:
     def __init__(self, make_worker: Callable[[], Worker], threads: int) -> None:
         self.make_worker = make_worker
         self.threads = threads
+        self.drawing = threading.Lock()
 
     def work(self, batch: Batch) -> list[str]:
-        """Have a batch worked on."""
-        return self.worker(batch)
+        """Draw a batch once no other is being drawn, and write it."""
+        with self.drawing:
+            worker = self.worker
+            drawn = worker.draw(batch)
+        return worker.write(batch, drawn)
 
     @cached_property
     def worker(self) -> Worker:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from ctflow_fed.augment.request import LONGEST_REPORT, SynthRequest
@@ -36,6 +37,11 @@ class Origin:
     rounds: int
     sites: int
     sampling: dict[str, Setting]
+
+    @cached_property
+    def as_json(self) -> dict[str, Any]:
+        """The generator as every sidecar has it."""
+        return asdict(self)
 
     def sample_id(self, request: SynthRequest) -> str:
         """Return the id of what this generator draws for a request: 32 hex digits.
@@ -99,7 +105,7 @@ class SynthRecord:
     def to_json(self, origin: Origin) -> dict[str, Any]:
         """Return what the sidecar holds."""
         marks = {"format": SAMPLE_FORMAT, "synthetic": True, "use": USE}
-        return {**marks, **asdict(self), "origin": asdict(origin)}
+        return {**marks, **asdict(self), "origin": origin.as_json}
 
     @classmethod
     def from_json(cls, value: object, origin: Origin) -> "SynthRecord":
@@ -108,7 +114,7 @@ class SynthRecord:
             not isinstance(value, dict)
             or value.get("format") != SAMPLE_FORMAT
             or value.get("synthetic") is not True
-            or value.get("origin") != asdict(origin)
+            or value.get("origin") != origin.as_json
             or not _fits(value, _RECORD)
         ):
             raise StoreError(

@@ -12,7 +12,12 @@ from a file.
 """
 
 import json
+import os
 import re
+import secrets
+import stat
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +27,11 @@ from pathlib import Path
 from ctflow_fed.augment.planning import Plan
 from ctflow_fed.augment.record import Origin, SynthHeader, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
+from ctflow_fed.augment.runs import Runs
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.files import read_json, write_atomically, write_json
+from ctflow_fed.locks import awaited
 
 __all__ = ["StoreStatus", "SynthStore"]
 
@@ -38,7 +45,8 @@ class StoreStatus:
 
     ``damaged`` volumes have a sidecar that does not fit them; ``failed`` are those that
     the last run could not make and that are still missing; ``positives`` counts what
-    is done by finding.
+    is done by finding. ``runs`` processes fill the set at the moment, which have made
+    ``hourly`` volumes an hour since the first of them began.
     """
 
     planned: int
@@ -47,6 +55,13 @@ class StoreStatus:
     failed: int
     bytes: int
     positives: dict[str, int]
+    runs: int = 0
+    hourly: float | None = None
+
+    @property
+    def hours_left(self) -> float | None:
+        """How long it takes at this rate; None where that is not known."""
+        return (self.planned - self.done) / self.hourly if self.hourly else None
 
 
 class SynthStore:
@@ -65,6 +80,7 @@ class SynthStore:
                 "make one with: ctflow augment run"
             ) from None
         self.header = SynthHeader.from_json(value)
+        self.runs = Runs(self.folder)
 
     @classmethod
     def create(cls, folder: Path, plan: Plan, origin: Origin) -> "SynthStore":
@@ -73,15 +89,15 @@ class SynthStore:
         Raises ``MismatchError`` when that one is of another plan or generator.
         """
         header = SynthHeader(plan.plan_id, len(plan), origin)
-        if not (folder / "synth.json").exists():
-            plan.save(folder / "plan.json")
-            write_json(folder / "synth.json", header.to_json())
+        _write_first(folder / "synth.json", header.to_json())
         store = cls(folder)
         if store.header != header:
             raise MismatchError(
                 "the folder holds volumes of another plan, model or settings of the "
                 "sampler; choose a new folder, or what made this one"
             )
+        if not (folder / "plan.json").exists():
+            _write_first(folder / "plan.json", plan.to_json())
         return store
 
     def image(self, sample_id: str) -> Path:
@@ -100,10 +116,8 @@ class SynthStore:
         """
         image, sidecar = self.image(sample_id), self.sidecar(sample_id)
         try:
-            if image.is_symlink() or sidecar.stat().st_size > LARGEST_SIDECAR:
-                raise ValueError
-            record = SynthRecord.from_json(read_json(sidecar), self.header.origin)
-            if record.sample_id != sample_id or image.stat().st_size != record.bytes:
+            record = SynthRecord.from_json(_read_small(sidecar), self.header.origin)
+            if record.sample_id != sample_id or _size_of(image) != record.bytes:
                 raise ValueError
         except (OSError, ValueError, RecursionError):
             raise StoreError(
@@ -125,8 +139,18 @@ class SynthStore:
 
     def missing(self, plan: Plan) -> tuple[SynthRequest, ...]:
         """Return the requests of a plan that are still to be drawn."""
-        sample_id = self.header.origin.sample_id
-        return tuple(each for each in plan.requests if sample_id(each) not in self)
+        return self.lacking(plan.requests)
+
+    def lacking(self, requests: Iterable[SynthRequest]) -> tuple[SynthRequest, ...]:
+        """Return those of some requests whose volumes are not there, or damaged.
+
+        Every sidecar that is there is read: nothing else is believed.
+        """
+        sample_id, there = self.header.origin.sample_id, set(self._ids())
+        ids = ((each, sample_id(each)) for each in requests)
+        return tuple(
+            each for each, name in ids if name not in there or name not in self
+        )
 
     def report(self, record: SynthRecord) -> str:
         """Return the report of a volume; a given one is empty without plan.json."""
@@ -136,26 +160,41 @@ class SynthStore:
 
     def status(self) -> StoreStatus:
         """Count what is there, as it is now."""
-        sound = list(self._sound())
-        done = {record.sample_id for record in sound}
+        began, runs = self.runs.began(), len(self.runs.live())
+        done, size, recent, ids = 0, 0, 0, set()
+        positives: Counter[str] = Counter()
+        for record in self._sound():
+            done, size = done + 1, size + record.bytes
+            ids.add(record.sample_id)
+            positives.update(record.labels)
+            recent += (
+                began is not None and _written(self.sidecar(record.sample_id)) >= began
+            )
         return StoreStatus(
             planned=self.header.planned,
-            done=len(sound),
-            damaged=sum(1 for _ in self._ids()) - len(sound),
-            failed=len(_ids_in(self.folder / "failed.jsonl") - done),
-            bytes=sum(record.bytes for record in sound),
-            positives={
-                name: sum(record.labels[name] for record in sound) for name in FINDINGS
-            },
+            done=done,
+            damaged=len(self._ids()) - done,
+            failed=len(self.runs.failed() - ids),
+            bytes=size,
+            positives={name: positives[name] for name in FINDINGS},
+            runs=runs,
+            hourly=recent / max(time.time() - began, 1.0) * 3600 if began else None,
         )
 
-    def sweep(self) -> None:
-        """Remove what a killed run left half written."""
-        for partial in self.folder.rglob(".partial-*"):
-            partial.unlink(missing_ok=True)
+    def sweep(self, requests: Iterable[SynthRequest]) -> None:
+        """Remove what a killed run left half written of the volumes of requests."""
+        folder = self.folder / "volumes"
+        found = {path.name: path for path in folder.glob(".partial-*")}
+        ids = {self.header.origin.sample_id(each) for each in requests} if found else ()
+        for name, path in found.items():
+            if name.removeprefix(".partial-").partition(".")[0] in ids:
+                path.unlink(missing_ok=True)
 
     def write_manifest(self) -> None:
-        """Write the sound sidecars into one file, a line each, by id."""
+        """Write the sound sidecars into one file, a line each, by id.
+
+        Several runs may do so, one after another; the last lists what all have made.
+        """
         lines = (
             {
                 **record.to_json(self.header.origin),
@@ -163,24 +202,23 @@ class SynthStore:
             }
             for record in self._sound()
         )
-        _write_lines(self.folder / "manifest.jsonl", lines)
-
-    def write_failures(self, reasons: Mapping[str, str]) -> None:
-        """Write down which volumes could not be made and why; no report is in it."""
-        lines = [
-            {"sample_id": each, "error": reasons[each]} for each in sorted(reasons)
-        ]
-        _write_lines(self.folder / "failed.jsonl", lines)
+        with awaited(self.folder / "manifest.lock"):
+            _write_lines(self.folder / "manifest.jsonl", lines)
 
     def _file(self, sample_id: str, suffix: str) -> Path:
         if SAMPLE_ID.fullmatch(sample_id) is None:
             raise StoreError("a sample id must be 32 lower-case hexadecimal digits")
         return self.folder / "volumes" / f"{sample_id}{suffix}"
 
-    def _ids(self) -> Iterator[str]:
-        """Yield the ids that have a sidecar, in order; other files are not ours."""
-        found = (path.stem for path in sorted((self.folder / "volumes").glob("*.json")))
-        return (stem for stem in found if SAMPLE_ID.fullmatch(stem))
+    def _ids(self) -> list[str]:
+        """Return the ids that have a sidecar, in order; other files are not ours."""
+        try:
+            with os.scandir(self.folder / "volumes") as found:
+                names = [entry.name for entry in found]
+        except FileNotFoundError:
+            return []
+        stems = (name.removesuffix(".json") for name in names if name[-5:] == ".json")
+        return sorted(stem for stem in stems if SAMPLE_ID.fullmatch(stem))
 
     def _sound(self) -> Iterator[SynthRecord]:
         """Yield the records of what is sound, by id."""
@@ -209,9 +247,43 @@ def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
     write_atomically(path, write)
 
 
-def _ids_in(path: Path) -> set[str]:
-    """Return the sample ids that a file of JSON lines names."""
-    if not path.is_file():
-        return set()
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return set(re.findall(r'"sample_id": "([0-9a-f]{32})"', text))
+def _write_first(path: Path, value: object) -> None:
+    """Write JSON unless it is there; of several who try, one does, and wholly."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".partial-{secrets.token_hex(8)}-{path.name}")
+    try:
+        write_json(own, value)
+        path.hardlink_to(own)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _read_small(path: Path) -> object:
+    """Read a sidecar as JSON; what is too large for one raises ``ValueError``."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_SIDECAR + 1)
+    if len(content) > LARGEST_SIDECAR:
+        raise ValueError
+    return json.loads(content)
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a file; a link, to wherever, raises ``ValueError``."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError
+    return found.st_size
+
+
+def _written(path: Path) -> float:
+    """Return when a file was written, 0 where it has gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -7,9 +7,12 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from ctflow_fed import __version__
 from ctflow_fed.augment.record import USE, Origin, Setting, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
+from ctflow_fed.augment.room import FULL, is_full
 from ctflow_fed.augment.settings import GenerateSettings
 from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.codec import codec_named
@@ -35,11 +38,27 @@ class SynthWorker:
 
     def __call__(self, batch: Sequence[SynthRequest]) -> list[str]:
         """Draw a batch and write what is missing of it; see `pool.Worker`."""
+        return self.write(batch, self.draw(batch))
+
+    def draw(self, batch: Sequence[SynthRequest]) -> list[CTVolume | str]:
+        """Draw a batch, in halves where memory is short; what fails says why."""
         try:
-            volumes = self.sampler.sample([_asked(each) for each in batch])
+            return list(self.sampler.sample([_asked(each) for each in batch]))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is one batch's
-            return [_reason(error)] * len(batch)
-        return [self._put(*each) for each in zip(batch, volumes, strict=True)]
+            if len(batch) == 1 or not _is_out_of_memory(error):
+                return [_reason(error)] * len(batch)
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return self.draw(batch[:half]) + self.draw(batch[half:])
+
+    def write(
+        self, batch: Sequence[SynthRequest], drawn: Sequence[CTVolume | str]
+    ) -> list[str]:
+        """Write what was drawn of a batch; say of each request why that failed."""
+        return [
+            volume if isinstance(volume, str) else self._put(request, volume)
+            for request, volume in zip(batch, drawn, strict=True)
+        ]
 
     def _put(self, request: SynthRequest, volume: CTVolume) -> str:
         """Write one volume, then its sidecar, unless they are there."""
@@ -136,5 +155,16 @@ def _reason(error: Exception) -> str:
     """Say what went wrong and where in the code; a text might quote a report."""
     if isinstance(error, CTFlowError):
         return str(error)
+    if is_full(error):
+        return FULL
+    if _is_out_of_memory(error):
+        return "memory is too small for one volume; draw fewer clips at once"
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a device or this machine had too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

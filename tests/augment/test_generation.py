@@ -1,10 +1,24 @@
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import nibabel
 import pytest
+import torch
 
-from ctflow_fed.augment import GenerateSettings, Plan, SynthRequest, generate, plan
-from ctflow_fed.augment.worker import load_sampler
+from ctflow_fed.augment import (
+    GenerateSettings,
+    Plan,
+    SynthRequest,
+    SynthStore,
+    generate,
+    plan,
+)
+from ctflow_fed.augment.room import Room
+from ctflow_fed.augment.shard import Shard
+from ctflow_fed.augment.worker import SynthWorker, load_sampler
 from ctflow_fed.errors import IncompleteError, PackageError, SettingsError
 from ctflow_fed.sampling import SampleSettings
 
@@ -51,7 +65,7 @@ def test_what_is_lost_is_drawn_again_as_it_was(tmp_path, seven, model, batch):
     store.image(cut_short).write_bytes(b"cut")
     store.sidecar(damaged).write_text("{")
     store.image(gone).unlink()
-    (tmp_path / "volumes" / ".partial-x.nii.gz").write_bytes(b"half")
+    (tmp_path / "volumes" / f".partial-{gone}.nii.gz").write_bytes(b"half")
 
     assert store.status().done == 3
     generate(seven, model=model, out=tmp_path, workers=0, settings=settings)
@@ -199,3 +213,136 @@ def test_less_than_no_worker_is_refused(tmp_path, seven, model):
 def test_an_empty_batch_is_refused():
     with pytest.raises(SettingsError, match="1 to 1024"):
         GenerateSettings(batch=0)
+
+
+def test_shards_draw_all_of_a_plan_once_into_one_folder(
+    tmp_path, seven, model, unbroken
+):
+    arguments = {"model": model, "out": tmp_path, "workers": 0, "settings": QUICK}
+
+    counts = [
+        len(generate(seven, shard=shard, **arguments).records())
+        for shard in ("2/3", "3/3", "1/3")
+    ]
+
+    store = generate(seven, **arguments)
+    assert counts == [2, 4, 7]
+    assert digests(store) == digests(unbroken)
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sample_id"] for line in lines] == sorted(digests(store))
+
+
+def test_batches_are_the_same_in_every_shard(tmp_path, seven, model):
+    arguments = {"model": model, "workers": 0, "settings": replace(QUICK, batch=3)}
+    whole = generate(seven, out=tmp_path / "whole", **arguments)
+
+    for shard in ("1/2", "2/2"):
+        parts = generate(seven, out=tmp_path / "parts", shard=shard, **arguments)
+
+    assert digests(parts) == digests(whole)
+
+
+def test_each_shard_has_failures_of_its_own(tmp_path, seven, model, unbroken):
+    store = generate(seven, model=model, out=tmp_path, workers=0, settings=QUICK)
+    blocked = [store.header.origin.sample_id(each) for each in seven.requests[:2]]
+    for each in blocked:
+        store.image(each).unlink()
+        store.image(each).mkdir()
+
+    for shard in ("1/2", "2/2"):
+        with pytest.raises(IncompleteError, match="1 of 7"):
+            generate(
+                seven,
+                **{"model": model, "out": tmp_path, "workers": 0, "shard": shard},
+                settings=QUICK,
+            )
+
+    assert store.runs.failed() == set(blocked)
+    assert store.status().failed == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["0/16", "17/16", "3", "a/b", "-1/2", "1/99999", "1/0"]
+)
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(SettingsError, match="a shard must be K/N"):
+        Shard.parse(text)
+
+
+def test_a_folder_is_filled_by_one_run_of_a_shard_at_a_time(tmp_path, seven, model):
+    store = generate(seven, model=model, out=tmp_path, workers=0, settings=QUICK)
+    arguments = {"model": model, "out": tmp_path, "workers": 0, "settings": QUICK}
+
+    with store.runs.going_on(Shard(1, 2)):
+        for shard in ("1/2", None, "3/4"):
+            with pytest.raises(IncompleteError, match="another process fills"):
+                generate(seven, shard=shard, **arguments)
+        generate(seven, shard="2/2", **arguments)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_drawn(tmp_path, seven):
+    room = Room(tmp_path, pixels=10**9)
+
+    with pytest.raises(IncompleteError, match="GB of free disk for 7 volumes, found"):
+        room.check(seven.requests)
+
+    assert not room.is_left(seven.requests[:1])
+    assert room.is_left([])
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_run_ends_when_the_disk_is_full_and_goes_on_when_it_is_not(
+    tmp_path, seven, model, unbroken
+):
+    store = SynthStore.create(tmp_path, seven, unbroken.header.origin)
+    arguments = {"model": model, "out": tmp_path, "workers": 0, "settings": QUICK}
+
+    with files_up_to(6000), pytest.raises(IncompleteError, match="the disk is full"):
+        generate(seven, **arguments)
+
+    reasons = (tmp_path / "failed.jsonl").read_text()
+    assert "the disk is full" in reasons
+    assert "not tried" in reasons
+    assert not list(tmp_path.rglob(".partial-*"))
+    assert digests(generate(seven, **arguments)) == digests(unbroken)
+    assert store.status().failed == 0
+
+
+class Cramped:
+    """A sampler with memory for one volume, or for none."""
+
+    def __init__(self, sampler, most: int) -> None:
+        self.sampler, self.most, self.drawn = sampler, most, []
+
+    def sample(self, requests):
+        if len(requests) > self.most:
+            raise torch.OutOfMemoryError
+        self.drawn.append(len(requests))
+        return self.sampler.sample(requests)
+
+
+def test_a_batch_for_which_memory_is_short_is_drawn_in_halves(
+    tmp_path, seven, model, unbroken
+):
+    generate(seven, model=model, out=tmp_path, workers=0, settings=QUICK)
+    worker = SynthWorker(model, tmp_path, QUICK)
+    worker.sampler = Cramped(worker.sampler, most=2)
+
+    drawn = worker.draw(seven.requests)
+
+    assert worker.sampler.drawn == [1, 2, 2, 2]
+    assert [volume.hu.shape for volume in drawn] == [(8, 32, 32)] * 7
+    worker.sampler.most = 0
+    assert set(worker(seven.requests)) == {
+        "memory is too small for one volume; draw fewer clips at once"
+    }

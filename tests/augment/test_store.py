@@ -1,10 +1,15 @@
 import json
+import os
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ctflow_fed.augment import GenerateSettings, SynthStore, generate, plan
+from ctflow_fed.augment import GenerateSettings, Plan, SynthStore, generate, plan
+from ctflow_fed.augment.shard import Shard
 from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.errors import MismatchError, StoreError
 
@@ -204,3 +209,40 @@ def test_a_folder_of_another_plan_is_refused(store, model):
 
     with pytest.raises(MismatchError, match="choose a new folder"):
         generate(other, model=model, out=store.folder, workers=0, settings=QUICK)
+
+
+def test_a_status_tells_whether_somebody_fills_the_set_and_how_fast(store):
+    assert (store.status().runs, store.status().hourly) == (0, None)
+
+    with store.runs.going_on(Shard(1, 4)), store.runs.going_on(Shard(3, 4)):
+        began = store.status()
+        later = time.time() + 1
+        for record in store.records()[:3]:
+            os.utime(store.sidecar(record.sample_id), (later, later))
+        spoilt = store.records()[3].sample_id
+        store.sidecar(spoilt).write_text("{")
+        found = store.status()
+
+    assert (began.runs, began.hourly, began.hours_left) == (2, 0.0, None)
+    assert found.hourly > 3 * 60
+    assert found.hours_left == pytest.approx(1 / found.hourly)
+    assert store.status().runs == 0
+
+
+def test_two_who_make_one_folder_at_once_make_it_whole(tmp_path, store, small_plan):
+    origin, other = store.header.origin, plan(target={"Emphysema": 1}, slices=8)
+    folder = tmp_path / "raced"
+
+    def make(number: int) -> str:
+        try:
+            SynthStore.create(folder, (small_plan, other)[number % 2], origin)
+        except MismatchError:
+            return "refused"
+        return SynthStore(folder).header.plan_id
+
+    with ThreadPoolExecutor(8) as threads:
+        said = Counter(threads.map(make, range(40)))
+
+    winner = SynthStore(folder).header.plan_id
+    assert said == {winner: 20, "refused": 20}
+    assert Plan.load(folder / "plan.json").plan_id == winner
