@@ -1,6 +1,7 @@
-"""``python -m augment PLAN --model MODEL --out OUT``: the job that a Ray cluster runs.
+"""``python -m augment plan.toml``: the job that a Ray cluster runs.
 
-It is ``ctflow augment run``; within ``ray job submit`` it finds the cluster by itself.
+It is ``ctflow augment run``, with the same options; within ``ray job submit`` it finds
+the cluster by itself.
 """
 
 import sys

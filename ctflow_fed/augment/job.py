@@ -2,12 +2,14 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ctflow_fed.augment.generation import generate
 from ctflow_fed.augment.planning import Plan, plan
 from ctflow_fed.augment.settings import GenerateSettings
+from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.errors import ReportTableError, SettingsError
 from ctflow_fed.files import read_json
@@ -57,8 +59,8 @@ class PlanSettings:
 class Job:
     """What a TOML file of a job says; see `from_toml`."""
 
-    plan: PlanSettings
-    model: str | None = None
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    model: Path | str | None = None
     out: Path | None = None
     workers: int = 1
     address: str | None = None
@@ -86,10 +88,31 @@ class Job:
         planned = _resolved(tables.get("plan", {}), _PLAN, path.parent)
         run = _resolved(tables.get("generate", {}), _RUN, path.parent)
         chosen = {name: run.pop(name) for name in _SETTINGS if name in run}
-        if run.get("model") not in (None, "base"):
-            run["model"] = str(path.parent / run["model"])
         settings = GenerateSettings(**chosen)
         return cls(plan=PlanSettings(**planned), settings=settings, **run)
+
+    def choosing(self, **chosen: Any) -> "Job":  # noqa: ANN401  # of any field
+        """Return the job with some fields of its ``[generate]`` chosen anew."""
+        settings = {name: chosen[name] for name in chosen if name in _SETTINGS}
+        run = {name: chosen[name] for name in chosen if name in _RUN}
+        return replace(self, settings=replace(self.settings, **settings), **run)
+
+    def draw(self, made: Plan, shard: str | None = None) -> SynthStore:
+        """Draw a plan, or a shard of it, as this job says."""
+        if self.model is None or self.out is None:
+            raise SettingsError(
+                "expected a model and a folder to draw into; name them with --model "
+                "and --out, or under [generate] of the job"
+            )
+        return generate(
+            made,
+            model=self.model,
+            out=self.out,
+            workers=self.workers,
+            address=self.address,
+            shard=shard,
+            settings=self.settings,
+        )
 
 
 _Kinds = Mapping[str, Any]
@@ -142,12 +165,12 @@ def _refuse_others(
 
 def _resolved(table: Mapping[str, Any], kinds: _Kinds, folder: Path) -> dict[str, Any]:
     """Return a table with its paths relative to the folder of the job."""
-    return {
-        name: folder / value
-        if Path in getattr(kinds.get(name), "__args__", ())
-        else value
-        for name, value in table.items()
-    }
+
+    def is_path(name: str) -> bool:
+        shipped = (name, table[name]) == ("model", "base")
+        return Path in getattr(kinds.get(name), "__args__", ()) and not shipped
+
+    return {n: folder / value if is_path(n) else value for n, value in table.items()}
 
 
 def _read_items(path: Path) -> list[dict[str, Any]]:

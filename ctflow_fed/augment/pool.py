@@ -6,7 +6,7 @@ import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 Batch = Sequence[SynthRequest]
 """Requests that are drawn together."""
+
+
+Results = Generator[tuple[Batch, list[str]], None, None]
+"""Batches with what became of their requests; to close it ends the work."""
 
 
 @runtime_checkable
@@ -56,7 +60,7 @@ class Pool(Protocol):
 
     def run(
         self, make_worker: Callable[[], Worker], batches: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, list[str]]]:
+    ) -> Results:
         """Yield each batch with what its worker said, in any order.
 
         ``make_worker`` is called once in each process. A batch whose worker died is
@@ -70,7 +74,7 @@ class LocalPool:
 
     def run(
         self, make_worker: Callable[[], Worker], batches: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, list[str]]]:
+    ) -> Results:
         """See `Pool`."""
         worker = make_worker()
         writing: tuple[Batch, Future[list[str]]] | None = None
@@ -101,7 +105,7 @@ class RayPool:
 
     def run(
         self, make_worker: Callable[[], Worker], batches: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, list[str]]]:
+    ) -> Results:
         """See `Pool`."""
         ray = _import_ray(joins=self.address is not None)
         started = not ray.is_initialized()
@@ -135,7 +139,7 @@ class RayPool:
         ray: ModuleType,
         make_worker: Callable[[], Worker],
         batches: Sequence[Batch],
-    ) -> Iterator[tuple[Batch, list[str]]]:
+    ) -> Results:
         """Keep every actor busy; put a new one in a dead one's place."""
         from ctflow_fed.machine import cores  # it loads torch
 

@@ -1,11 +1,13 @@
 """``ctflow augment plan | run | status``."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ctflow_fed import augment
 from ctflow_fed.cli.drawing import sampler_options
@@ -15,6 +17,8 @@ from ctflow_fed.errors import SettingsError
 __all__ = ["command"]
 
 PATH = click.Path(path_type=Path)
+PAUSE = 5.0
+"""Seconds between two looks of ``status --watch``."""
 
 
 @click.group("augment")
@@ -81,12 +85,9 @@ def plan(
 @command.command()
 @click.argument("plan_file", metavar="PLAN", type=PATH)
 @click.option(
-    "--model",
-    type=PACKAGE,
-    required=True,
-    help="A model package, or base for the shipped one.",
+    "--model", type=PACKAGE, help="A model package, or base: the shipped one."
 )
-@click.option("--out", type=PATH, required=True, help="Where the volumes go.")
+@click.option("--out", type=PATH, help="Where the volumes go.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -97,38 +98,54 @@ def plan(
 @click.option(
     "--address", envvar="RAY_ADDRESS", help="A Ray cluster, not this machine."
 )
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Draw only this part of the plan, 1/N to N/N; others may draw theirs into the "
+    "same folder.",
+)
 @click.option("--batch", default=1, show_default=True, help="Volumes drawn together.")
 @sampler_options
+@click.pass_context
 def run(
-    plan_file: Path,
-    model: Path,
-    out: Path,
-    workers: int,
-    address: str | None,
-    **settings: object,
+    context: click.Context, /, plan_file: Path, shard: str | None, **settings: Any
 ) -> None:
-    """Draw the volumes of a PLAN; the same command goes on after an interruption."""
-    store = augment.generate(
-        augment.Plan.load(plan_file),
-        model=model,
-        out=out,
-        workers=workers,
-        address=address,
-        settings=augment.GenerateSettings(**settings),  # type: ignore[arg-type]  # click's
-    )
+    """Draw the volumes of a PLAN; the same command goes on after an interruption.
+
+    PLAN is a file of `ctflow augment plan`, or a whole job in TOML; options that are
+    given go before what the job says.
+    """
+    chosen = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    job, made = augment.Job(), None
+    if plan_file.suffix == ".toml":
+        job = augment.Job.from_toml(plan_file)
+        made = job.plan.make()
+    store = job.choosing(**chosen).draw(made or augment.Plan.load(plan_file), shard)
     _show(store.status())
 
 
 @command.command()
 @click.argument("folder", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(folder: Path, as_json: bool) -> None:
-    """Say how far a set of synthetic volumes is, running or not."""
-    found = augment.SynthStore(folder).status()
-    if as_json:
-        click.echo(json.dumps(asdict(found), sort_keys=True))
-    else:
-        _show(found)
+@click.option("--watch", is_flag=True, help="Say it again while a run goes on.")
+def status(folder: Path, as_json: bool, watch: bool) -> None:
+    """Say how far a set of synthetic volumes is, and whether a run goes on."""
+    store = augment.SynthStore(folder)
+    while True:
+        began = time.monotonic()
+        found = store.status()
+        if as_json:
+            value = {**asdict(found), "hours_left": found.hours_left}
+            click.echo(json.dumps(value, sort_keys=True))
+        else:
+            _show(found)
+        if not (watch and found.runs):
+            return
+        time.sleep(max(PAUSE, time.monotonic() - began))  # half of the time at the most
 
 
 def _target(text: str) -> tuple[str, int]:
@@ -148,6 +165,19 @@ def _show(found: augment.StoreStatus) -> None:
         f"{found.done} of {found.planned} volumes, {found.bytes / 1e6:.1f} MB; "
         f"{lacking} missing, of these {found.damaged} damaged and {found.failed} failed"
     )
+    click.echo(_pace(found))
     for name, count in found.positives.items():
         if count:
             click.echo(f"  {name:<36}{count:>7}")
+
+
+def _pace(found: augment.StoreStatus) -> str:
+    """Say whether the set is being filled, and how fast."""
+    if not found.runs:
+        return "no run goes on"
+    runs = "1 run goes on" if found.runs == 1 else f"{found.runs} runs go on"
+    if not found.hourly or found.hours_left is None:
+        return f"{runs}, no volume is drawn yet"
+    minutes = round(60 * found.hours_left)
+    left = f"{minutes // 60} h {minutes % 60} min"
+    return f"{runs}: {found.hourly:.0f} volumes an hour, about {left} left"

@@ -36,13 +36,19 @@ def train(tmp_path):
     return items
 
 
+def test_the_shipped_model_is_no_folder_beside_the_job(tmp_path):
+    (tmp_path / "job.toml").write_text('[generate]\nmodel = "base"')
+
+    assert Job.from_toml(tmp_path / "job.toml").model == "base"
+
+
 @pytest.mark.usefixtures("train")
 def test_a_job_is_read_with_paths_relative_to_its_file(tmp_path):
     (tmp_path / "job.toml").write_text(WHOLE)
 
     job = Job.from_toml(tmp_path / "job.toml")
 
-    assert (job.model, job.out) == (str(tmp_path / "package"), tmp_path / "set")
+    assert (job.model, job.out) == (tmp_path / "package", tmp_path / "set")
     assert job.workers == 0
     assert job.settings == GenerateSettings(steps=1, guidance=2)
 

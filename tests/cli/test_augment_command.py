@@ -1,9 +1,13 @@
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from ctflow_fed.augment import Plan, SynthStore, plan
+from ctflow_fed.augment.shard import Shard
 from ctflow_fed.cli.augment import command
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import CTFlowError, SettingsError
@@ -113,3 +117,58 @@ def test_what_cannot_be_planned_is_refused_and_nothing_written(
         invoke("plan", *arguments, "--out", "plan.json")
 
     assert not Path("plan.json").exists()
+
+
+JOB = """
+[plan]
+target = { Emphysema = 2 }
+slices = 8
+
+[generate]
+model = "model"
+out = "set"
+workers = 0
+steps = 1
+"""
+
+
+def test_a_job_is_run_from_its_file_and_options_go_before_it(tmp_path, haar_model):
+    (tmp_path / "job.toml").write_text(JOB)
+
+    said = invoke("run", tmp_path / "job.toml", "--shard", "2/2", "--steps", 2)
+    whole = invoke("run", tmp_path / "job.toml", "--out", tmp_path / "other")
+
+    assert "1 of 2 volumes" in said
+    assert "2 of 2 volumes" in whole
+    steps = [
+        SynthStore(tmp_path / name).header.origin.sampling["steps"]
+        for name in ("set", "other")
+    ]
+    assert steps == [2, 1]
+
+
+def test_a_plan_without_a_model_or_a_folder_is_not_drawn(tmp_path):
+    plan(target={"Emphysema": 1}, slices=8).save(tmp_path / "plan.json")
+
+    with pytest.raises(SettingsError, match="name them with --model and --out"):
+        invoke("run", tmp_path / "plan.json", "--workers", 0)
+
+
+def test_status_watches_a_run_to_its_end(tmp_path, haar_model, monkeypatch):
+    (tmp_path / "job.toml").write_text(JOB)
+    invoke("run", tmp_path / "job.toml", "--shard", "1/2")
+    monkeypatch.setattr("ctflow_fed.cli.augment.PAUSE", 0.1)
+    store = SynthStore(tmp_path / "set")
+
+    with ThreadPoolExecutor(1) as other:
+        with store.runs.going_on(Shard(2, 2)):
+            found = json.loads(invoke("status", tmp_path / "set", "--json"))
+            watching = other.submit(invoke, "status", tmp_path / "set", "--watch")
+            time.sleep(0.5)
+            ended = watching.done()
+        said = watching.result(timeout=120)
+
+    assert (found["runs"], found["done"], found["planned"]) == (1, 1, 2)
+    assert not ended
+    assert "1 run goes on, no volume is drawn yet" in said
+    assert said.count("no run goes on") == 1
