@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "append_json",
     "digest_of",
     "is_sha256",
     "read_json",
@@ -62,6 +63,16 @@ def write_private(path: Path, content: bytes) -> None:
             file.write(content)
 
     write_atomically(path, write)
+
+
+def append_json(path: Path, value: Any) -> None:
+    """Add ``value`` as a line of JSON, in place of a last line that a kill tore."""
+    line = json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())
 
 
 def read_json(path: Path) -> Any:

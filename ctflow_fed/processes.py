@@ -1,16 +1,20 @@
 """Processes of this machine that work side by side, and may die one by one."""
 
+import faulthandler
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, cast
 
 from ctflow_fed.errors import SettingsError
 
-__all__ = ["LOST", "Processes", "ThisProcess", "Worker"]
+__all__ = ["LOST", "Processes", "ThisProcess", "Worker", "time_limit"]
 
 Worker = Callable[[Sequence[Any]], list[Any]]
 """Works on a batch and returns a result for each part of it."""
@@ -20,6 +24,20 @@ LOST = "its worker was lost"
 
 DEATHS_IN_A_ROW = 10
 """Lost workers, without a batch done between, after which the rest is lost too."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End this process, without a word, when the work within takes longer.
+
+    It is for workers alone: nothing else ends a decoder that hangs.
+    """
+    with Path(os.devnull).open("w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 class ThisProcess:

@@ -83,7 +83,8 @@ __all__ = ["command"]
     "--workers",
     type=click.IntRange(1),
     default=None,
-    help="Processes that read and encode.  [default: one a core]",
+    help="Processes that read and encode, each ended that is ten minutes at one study; "
+    "1 is this process alone, without that limit.  [default: one a core]",
 )
 @click.option("--ray", is_flag=True, help="Work in the actors of a Ray instead.")
 @click.option("--address", default=None, help="With --ray, the cluster to join.")
@@ -158,12 +159,12 @@ def _pool(workers: int | None, ray: bool, address: str | None) -> "Pool":
 
     if address is not None and not ray:
         raise SettingsError("--address is that of a Ray; add --ray")
-    workers = workers or cores()
     if ray:
         from ctflow_fed.augment.pool import RayPool
 
-        return cast("Pool", RayPool(workers, address))  # it looks into no batch
-    return Processes(workers) if workers > 1 else ThisProcess()
+        ray_pool = RayPool(workers or cores(), address)
+        return cast("Pool", ray_pool)  # it looks into no batch
+    return ThisProcess() if workers == 1 else Processes(workers or cores())
 
 
 def _show(account: "IntakeAccount") -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ctflow_fed.errors import StoreError
+from ctflow_fed.files import append_json
 
 __all__ = ["FILE", "StudyAccount", "Verdict", "note", "read_account"]
 
@@ -54,13 +55,8 @@ class StudyAccount:
 
 
 def note(folder: Path, account: StudyAccount) -> None:
-    """Add the account of a study to the file, in place of a line that a kill tore."""
-    line = json.dumps(asdict(account), sort_keys=True, allow_nan=False) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line.encode())
+    """Add the account of a study to the file."""
+    append_json(folder / FILE, asdict(account))
 
 
 def read_account(folder: Path) -> dict[str, StudyAccount]:

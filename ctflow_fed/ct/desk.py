@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +29,26 @@ from ctflow_fed.errors import (
     SettingsError,
     VolumeError,
 )
+from ctflow_fed.processes import time_limit
 
-__all__ = ["Decision", "Desk", "Entry", "IntakeSettings"]
+__all__ = ["BEGUN", "Decision", "Desk", "Entry", "IntakeSettings"]
 
 NO_ROW = "the table of reports has no row of it"
 SYNTHETIC = (
     "expected a scan of a patient, got a volume that says it is synthetic; leave it "
     "out, or let the policy accept it"
 )
+
+ENDED = (
+    "expected a scan that its reader can finish, got one that took too long or ended "
+    "it; leave it out, export it again, or take fewer workers"
+)
+
+BEGUN = "begun"
+"""The folder of a store where a study has a file while it is read.
+
+What is left there when all workers have ended is a study that ended one.
+"""
 
 ENCODED_TOGETHER = 64
 """Slices that the codec takes at once, so that memory holds few of them as floats."""
@@ -75,17 +87,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one study of an entry, and its record where it was written."""
+    """What became of one study of an entry, and its record where it was written.
+
+    A refusal that is not ``lasting`` may be none the next time: a full disk, rights.
+    """
 
     name: str = field(repr=False)
     account: StudyAccount
     record: StudyRecord | None = None
+    lasting: bool = True
 
 
 class Desk:
     """Looks at entries, and writes the tensors of those that can be taken.
 
     ``out`` is None on a dry run: everything is read and judged, nothing written.
+    ``seconds`` are what a worker may spend on a study, before it is ended.
     """
 
     def __init__(
@@ -94,8 +111,10 @@ class Desk:
         settings: IntakeSettings,
         table: Mapping[str, Report],
         key: SiteKey,
+        seconds: float | None = None,
     ) -> None:
         self._out = out
+        self._seconds = seconds
         self._settings = settings
         self._table = table
         self._hashed = key.hashed
@@ -109,15 +128,32 @@ class Desk:
         try:
             scans = self._scans(entry)
         except InputError as error:
-            yield self._refused(entry.name, str(error))
+            yield self._refused(entry.name, error)
             return
         for scan in scans:
             names = [normal_name(name) for name in scan.names]
             name = next((name for name in names if name in self._table), names[0])
             try:
-                yield self._taken(name, scan, entry, alone=len(scans) == 1)
+                with self._watched(name):
+                    taken = self._taken(name, scan, entry, alone=len(scans) == 1)
+                yield taken
             except InputError as error:
-                yield self._refused(name, str(error))
+                yield self._refused(name, error)
+
+    @contextmanager
+    def _watched(self, name: str) -> Iterator[None]:
+        """Leave a mark while a study is read; refuse one whose reader was ended."""
+        with ExitStack() as watch:
+            if self._seconds is not None:
+                watch.enter_context(time_limit(self._seconds))
+            if self._out is not None:
+                mark = self._out / BEGUN / self._hashed(name)
+                if mark.exists():
+                    raise _PassingError(ENDED)
+                with suppress(OSError):  # a full disk is told where it matters
+                    mark.touch()
+                watch.callback(mark.unlink, missing_ok=True)
+            yield
 
     def _scans(self, entry: Entry) -> tuple[Scan, ...]:
         if not is_scan(entry.path):
@@ -189,8 +225,9 @@ class Desk:
             demographics=report.demographics,
         )
 
-    def _refused(self, name: str, reason: str) -> Decision:
-        return Decision(name, StudyAccount(self._hashed(name), "refused", reason))
+    def _refused(self, name: str, error: InputError) -> Decision:
+        account = StudyAccount(self._hashed(name), "refused", str(error))
+        return Decision(name, account, lasting=not isinstance(error, _PassingError))
 
     @cached_property
     def _store(self) -> LatentStore | None:
@@ -205,24 +242,28 @@ class Desk:
         return encoder_named(self._settings.encoder)
 
 
+class _PassingError(VolumeError):
+    """What the machine cannot do now, and perhaps can the next time."""
+
+
 @contextmanager
 def _refusing_what_breaks() -> Iterator[None]:
-    """Turn what hostile files, rights and full disks break into ``VolumeError``."""
+    """Turn what hostile files, rights and full disks break into a refusal."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VolumeError(
+            raise _PassingError(
                 "expected room on the disk of the store, found none; make some and "
                 "repeat the command"
             ) from None
-        raise VolumeError(
+        raise _PassingError(
             "expected files that may be read, got one that may not; check its rights"
         ) from None
     except MissingExtraError as error:
-        raise VolumeError(str(error)) from None
+        raise _PassingError(str(error)) from None
     except (ArithmeticError, MemoryError, RuntimeError, ValueError):
-        raise VolumeError(
+        raise _PassingError(
             "expected a scan that fits the reader and the memory, got one that does "
             "not; export it again"
         ) from None

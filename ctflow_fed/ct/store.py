@@ -27,7 +27,13 @@ from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.record import StoreHeader, StudyRecord
 from ctflow_fed.ct.report import TOKEN_FEATURES
 from ctflow_fed.errors import MismatchError, StoreError
-from ctflow_fed.files import read_json, sha256_of, write_atomically, write_json
+from ctflow_fed.files import (
+    append_json,
+    read_json,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 from ctflow_fed.shapes import Latents
 
 __all__ = ["LatentStore", "StoreHeader", "StudyRecord"]
@@ -210,7 +216,7 @@ class LatentStore:
         """Enter the record of a study that was written into the index."""
         if record.study_id in self._records:
             return self._records[record.study_id]
-        _append(self.folder / "index.jsonl", record)
+        append_json(self.folder / "index.jsonl", asdict(record))
         self._records[record.study_id] = record
         self._sorted = None
         return record
@@ -328,12 +334,3 @@ def _read_index(path: Path) -> dict[str, StudyRecord]:
             raise StoreError(f"index.jsonl names a study twice; {RESTORE}")
         records[record.study_id] = record
     return records
-
-
-def _append(path: Path, record: StudyRecord) -> None:
-    """Add a line to the index, in place of a torn one if there is any."""
-    line = json.dumps(asdict(record), sort_keys=True, allow_nan=False) + "\n"
-    with path.open("a+b") as index:
-        index.seek(0)
-        index.truncate(index.read().rfind(b"\n") + 1)
-        index.write(line.encode())
