@@ -58,7 +58,8 @@ __all__ = ["command"]
 @click.option(
     "--quality",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="An HTML page of what came in, with pictures; the same as JSON beside it.",
+    help="An HTML page of what came in, with pictures; the same as JSON beside it. "
+    "Needs the extra `report`.",
 )
 @click.option(
     "--audit",
@@ -126,6 +127,10 @@ def command(
         return
     from ctflow_fed.ct.intake import IntakeSettings, intake
 
+    if quality is not None:
+        from ctflow_fed.report.rendering import check_packages
+
+        check_packages()
     settings = IntakeSettings(image_size, codec, encoder, _policy(policy_file, choices))
     pool = _pool(workers, ray, address)
     account = intake(source, tables, out, settings, pool=pool, dry_run=dry_run)

@@ -68,7 +68,7 @@ def picture(plane: Plane, window: Window, aspect: float) -> str:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingExtraError("pillow", "evaluation") from error
+        raise MissingExtraError("pillow", "report") from error
     rows, cols = plane.shape
     height = max(1, round(PICTURE_WIDTH * rows * aspect / cols))
     picture = Image.fromarray(_grey(plane, window)).resize(

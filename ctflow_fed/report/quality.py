@@ -57,6 +57,7 @@ class QualityAccount:
     sexes: Mapping[str, int]
     slices: Histogram
     slice_mm: Histogram
+    pixel_mm: Histogram
     hu: Histogram
     codec: Mapping[str, Mapping[str, float]]
     scrubbed: Mapping[str, int]
@@ -100,6 +101,7 @@ def quality_of(store_folder: Path, codec: str = "haar") -> QualityAccount:
         sexes=_counts([each.sex for each in records], SEXES),
         slices=_histogram([record.slices for record in records]),
         slice_mm=_histogram([record.spacing[0] for record in records]),
+        pixel_mm=_histogram(_pixels(studies)),
         hu=_hu_histogram(store, coder, records[:MEASURED]),
         codec=dict(_codec(studies)),
         scrubbed=_scrubbed(studies),
@@ -112,10 +114,11 @@ def write_quality(path: Path, account: QualityAccount) -> None:
     write_json(path.with_suffix(".json"), account.as_json())
     page = render(
         "quality.html.j2",
-        filters={"percent": lambda share: f"{100 * share:.0f} %"},
+        filters={"percent": lambda share: f"{100 * share:.0f} %", "fixed": _fixed},
         charts={
             "slices": _chart(account.slices, "slices of a study"),
             "slice_mm": _chart(account.slice_mm, "distance of slices, mm"),
+            "pixel_mm": _chart(account.pixel_mm, "distance of columns, mm"),
             "hu": _chart(account.hu, "HU, share of the voxels in per cent"),
         },
         account=account,
@@ -123,6 +126,11 @@ def write_quality(path: Path, account: QualityAccount) -> None:
         version=__version__,
     )
     write_text(path, page)
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Write a number with so many decimals, without the sign of a negative zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _chart(values: Histogram, title: str) -> str:
@@ -135,6 +143,12 @@ def _labels(records: Sequence[StudyRecord]) -> dict[str, int]:
     return {
         name: sum(each.labels.get(name, 0) for each in records) for name in FINDINGS
     }
+
+
+def _pixels(studies: Sequence[StudyAccount]) -> list[float]:
+    """Return the distance of columns of each study taken, as it was scanned."""
+    taken = (study.numbers for study in studies if not study.refused)
+    return [numbers["column_mm"] for numbers in taken if "column_mm" in numbers]
 
 
 def _counts(values: Sequence[str], order: Sequence[str]) -> dict[str, int]:

@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from importlib.resources import files
+from importlib.util import find_spec
 
 from ctflow_fed.errors import MissingExtraError
 
-__all__ = ["render"]
+__all__ = ["check_packages", "render"]
+
+PACKAGES = {"jinja2": "jinja2", "PIL": "pillow"}
+"""What a page with pictures needs: the module of each package."""
+
+
+def check_packages() -> None:
+    """Raise ``MissingExtraError`` where a page could not be made: before the work."""
+    for module, package in PACKAGES.items():
+        if find_spec(module) is None:
+            raise MissingExtraError(package, "report")
 
 
 def render(
@@ -23,7 +34,7 @@ def render(
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        raise MissingExtraError("jinja2", "evaluation") from error
+        raise MissingExtraError("jinja2", "report") from error
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from ctflow_fed.ct.account import StudyAccount, note
 from ctflow_fed.ct.codec import HaarCodec
 from ctflow_fed.ct.codec_error import codec_numbers
 from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.errors import MismatchError
+from ctflow_fed.errors import MismatchError, MissingExtraError
 from ctflow_fed.report.quality import quality_of, write_quality
+from ctflow_fed.report.rendering import check_packages
 
 MEASURED = {"codec_psnr": 60.0, "codec_ssim": 0.99, "codec_bias_lung": -2.0}
 
@@ -28,6 +30,7 @@ def site(haar_store, tmp_path):
         folder, StudyAccount(ids[0], "taken", numbers={**MEASURED, "scrubbed_date": 2})
     )
     numbers = {"codec_psnr": 40.0, "codec_ssim": 0.9, "codec_bias_lung": 1.0}
+    numbers |= {"codec_bias_fat": -0.004, "column_mm": 0.75}
     note(folder, StudyAccount(ids[1], "taken", numbers=numbers))
     note(folder, StudyAccount(ids[2], "corrected", "a tilt of 14 degrees was sheared"))
     note(folder, StudyAccount(ids[3], "refused", "a <slice> is missing"))
@@ -43,6 +46,8 @@ def test_the_account_counts_verdicts_reasons_labels_and_what_was_scrubbed(site):
     assert account.labels["Lung nodule"] == 1
     assert sum(account.labels.values()) == 1
     assert sum(account.slices.heights) == 3
+    assert sum(account.pixel_mm.heights) == 1
+    assert account.pixel_mm.edges[0] < 0.75 < account.pixel_mm.edges[-1]
     assert account.scrubbed == {"date": 2}
 
 
@@ -87,6 +92,8 @@ def test_the_page_marks_its_pictures_as_the_sites_own_and_needs_no_other_file(
     assert "This page stays at the site" in page
     assert page.count("data:image/png") == 6  # two windows of three studies
     assert "a &lt;slice&gt; is missing" in page
+    assert "distance of columns, mm" in page
+    assert not re.search(r"-0(\.0+)?<", page)
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
 
 
@@ -98,6 +105,15 @@ def test_the_json_says_the_same_without_pictures(site, tmp_path):
     assert len(saved["studies"]) == 5
     assert "views" not in saved
     assert "data:image" not in json.dumps(saved)
+
+
+@pytest.mark.parametrize(("module", "package"), [("jinja2",) * 2, ("PIL", "pillow")])
+def test_what_a_page_lacks_is_told_before_the_work(monkeypatch, module, package):
+    check_packages()
+
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"{package}.*ctflow-fed\[report\]"):
+        check_packages()
 
 
 def test_a_store_of_another_codec_is_refused(site, monkeypatch):
