@@ -91,22 +91,28 @@ def not_measured(name: str, part: str, convention: str, reason: str) -> Figure:
     return Figure(name, part, 0, None, convention, "not measured", reason)
 
 
-def _figure_of(value: dict[str, Any]) -> Figure:
+def _figure_of(value: Mapping[str, Any]) -> Figure:
     """Read a figure, whose numbers are numbers and whose words are words."""
-    intervals = {
-        name: Interval(**{key: float(end) for key, end in value[name].items()})
-        for name in ("value", "floor", "ceiling")
-        if value[name] is not None
-    }
-    words = {
-        name: str(value[name])
-        for name in ("name", "part", "convention", "method", "unit")
-    }
-    verdict = value["verdict"]
-    if verdict not in get_args(Verdict):
+    if value["verdict"] not in get_args(Verdict):
         raise ValueError
-    read = {**dict.fromkeys(("value", "floor", "ceiling")), **intervals}
-    return Figure(**words, **read, n=int(value["n"]), verdict=verdict)
+    return Figure(
+        name=str(value["name"]),
+        part=str(value["part"]),
+        n=int(value["n"]),
+        value=_interval_of(value["value"]),
+        convention=str(value["convention"]),
+        verdict=value["verdict"],
+        method=str(value["method"]),
+        unit=str(value["unit"]),
+        floor=_interval_of(value["floor"]),
+        ceiling=_interval_of(value["ceiling"]),
+    )
+
+
+def _interval_of(value: Mapping[str, Any] | None) -> Interval | None:
+    if value is None:
+        return None
+    return Interval(float(value["value"]), float(value["low"]), float(value["high"]))
 
 
 def _versions() -> dict[str, str]:
