@@ -70,7 +70,8 @@ def _play(grid: Grid, settings: FederationSettings, reporter: Reporter) -> None:
         least = settings.min_sites if job.ledger.rounds else None
         roster.wait(settings.wait_seconds, _barred(job), least)
         job.check_sites(list(roster.facts.values()))
-        _play_rounds(Exchange(grid, roster, job, reporter), job)
+        with job.alone():
+            _play_rounds(Exchange(grid, roster, job, reporter), job)
     job.publish()
 
 
