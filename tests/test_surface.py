@@ -80,6 +80,7 @@ DOORS = {
         "fit",
         "fit_privately",
         "load_adapter",
+        "spent_in",
         "train",
     ],
 }
