@@ -29,6 +29,7 @@ DOORS = {
         "probe",
         "write_datalist",
     ],
+    "ctflow_fed.copies": ["CopyCheck", "CopyIndex", "Picture", "picture_of"],
     "ctflow_fed.flow": [
         "SOLVERS",
         "PathSample",
