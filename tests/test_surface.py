@@ -28,6 +28,7 @@ DOORS = {
         "plan",
         "probe",
         "write_datalist",
+        "write_dicom",
     ],
     "ctflow_fed.copies": ["CopyCheck", "CopyIndex", "Picture", "picture_of"],
     "ctflow_fed.flow": [

@@ -35,7 +35,8 @@ class SyntheticCTDataset(Dataset[Any]):
     needs it, and no volume is drawn twice. With a GPU take MONAI's ``ThreadDataLoader``
     or workers that are spawned, because CUDA does not survive a fork.
 
-    An access raises ``IncompleteError`` where the volume cannot be drawn.
+    An access raises ``IncompleteError`` where the volume cannot be drawn, or does not
+    pass the gate of the settings: to leave such out, `generate` and `extend`.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class SyntheticCTDataset(Dataset[Any]):
     def _draw(self, request: SynthRequest) -> None:
         """Draw a volume, unless another process does so: then wait for that."""
         sample_id = self.store.header.origin.sample_id(request)
+        self._refuse(sample_id)
         lock = self.store.folder / "locks" / sample_id[:2]
         with awaited(lock), _drawing:
             if sample_id in self.store:  # by the one that we waited for
@@ -88,3 +90,10 @@ class SyntheticCTDataset(Dataset[Any]):
             (reason,) = self._worker([request])
         if reason:
             raise IncompleteError(f"a synthetic volume could not be drawn: {reason}")
+        self._refuse(sample_id)
+
+    def _refuse(self, sample_id: str) -> None:
+        """Raise the verdict of the gate where it let a volume not pass."""
+        if sample_id in self.store.refused:
+            refusal = self.store.refused.read(sample_id).refusal
+            raise IncompleteError(f"the quality gate refused a volume: {refusal}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ctflow_fed.augment.card import write_card
 from ctflow_fed.augment.planning import Plan
 from ctflow_fed.augment.pool import Batch, LocalPool, Pool, RayPool, Worker
 from ctflow_fed.augment.request import SynthRequest
@@ -117,6 +118,7 @@ class _Filling:
         }
         self.store.runs.write_failures(part, failures)
         self.store.write_manifest()
+        write_card(self.store)
         if failures:
             raise IncompleteError(
                 f"{len(failures)} of {self.store.header.planned} volumes could not be "

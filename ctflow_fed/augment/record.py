@@ -11,12 +11,14 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import StoreError
 from ctflow_fed.files import digest_of
 
-__all__ = ["USE", "Origin", "Setting", "SynthHeader", "SynthRecord"]
+__all__ = ["USE", "Candidate", "Origin", "Setting", "SynthHeader", "SynthRecord"]
 
-SAMPLE_FORMAT = "ctflow-fed sample 2"
-HEADER_FORMAT = "ctflow-fed synthetic set 2"
+SAMPLE_FORMAT = "ctflow-fed sample 3"
+HEADER_FORMAT = "ctflow-fed synthetic set 3"
 LONGEST_MM = 1000.0
 USE = "SYNTHETIC - NOT FOR DIAGNOSTIC USE"
+VOXELS = "int16 Hounsfield units, unscaled"
+MOST_NUMBERS = 64
 
 Setting = str | int | float | list[float]
 """One setting of the sampler, as JSON holds it."""
@@ -28,7 +30,8 @@ class Origin:
 
     ``model`` is the digest of the weights; ``rounds`` and ``sites`` say how they were
     trained, by number and never by name; ``sampling`` has every setting of the sampler
-    that changes what it draws.
+    and of the quality gate that changes what is drawn. ``epsilon`` at ``delta`` is what
+    training spent of the privacy of each patient; none was promised where it is None.
     """
 
     model: str
@@ -37,6 +40,8 @@ class Origin:
     rounds: int
     sites: int
     sampling: dict[str, Setting]
+    epsilon: float | None = None
+    delta: float | None = None
 
     @cached_property
     def as_json(self) -> dict[str, Any]:
@@ -81,9 +86,23 @@ class SynthHeader:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A volume that was drawn for a request: its seed, and what the gate measured.
+
+    ``refusal`` says why it must not be used, "" where it may.
+    """
+
+    seed: int
+    numbers: dict[str, float]
+    refusal: str
+
+
+@dataclass(frozen=True)
 class SynthRecord:
     """One synthetic volume: the content of its sidecar.
 
+    ``candidates`` are all that were drawn for the request, in the order of drawing, of
+    which the one with ``seed`` was kept; there are none without a quality gate.
     ``report`` is None where it has words that the user gave: they may come from a
     patient's report, and the sidecar travels with the volume. ``created`` is the only
     thing here that is not a function of the request and the generator.
@@ -101,10 +120,24 @@ class SynthRecord:
     sha256: str
     code_version: str
     created: str
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def refusal(self) -> str:
+        """Why the gate refused the volume, "" where it did not."""
+        return next(
+            (each.refusal for each in self.candidates if each.seed == self.seed), ""
+        )
 
     def to_json(self, origin: Origin) -> dict[str, Any]:
         """Return what the sidecar holds."""
-        marks = {"format": SAMPLE_FORMAT, "synthetic": True, "use": USE}
+        marks = {
+            "format": SAMPLE_FORMAT,
+            "synthetic": True,
+            "use": USE,
+            "voxels": VOXELS,
+            "verdict": _verdict(self),
+        }
         return {**marks, **asdict(self), "origin": origin.as_json}
 
     @classmethod
@@ -124,9 +157,17 @@ class SynthRecord:
         known = {field.name: value[field.name] for field in fields(cls)}
         slices, rows, cols = value["shape"]
         slice_mm, row_mm, col_mm = map(float, value["spacing"])
+        known["candidates"] = tuple(Candidate(**each) for each in value["candidates"])
         known["shape"] = (slices, rows, cols)
         known["spacing"] = (slice_mm, row_mm, col_mm)
         return cls(**known)
+
+
+def _verdict(record: SynthRecord) -> str:
+    """Return in a word what became of a volume."""
+    if not record.candidates:
+        return "not checked"
+    return "refused" if record.refusal else "passed"
 
 
 def _is_count(value: object) -> bool:
@@ -188,6 +229,27 @@ def _is_sampling(value: object) -> bool:
     )
 
 
+def _is_spent(value: object) -> bool:
+    return value is None or (_is_number(value) and value >= 0)  # type: ignore[operator]
+
+
+def _is_candidates(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and set(each) == set(_CANDIDATE)
+        and _fits(each, _CANDIDATE)
+        for each in value
+    )
+
+
+def _is_numbers(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MOST_NUMBERS
+        and all(_is_name(name) and _is_number(each) for name, each in value.items())
+    )
+
+
 _Fields = Mapping[str, Callable[[object], bool]]
 
 _ORIGIN: _Fields = {
@@ -197,6 +259,14 @@ _ORIGIN: _Fields = {
     "rounds": _is_count,
     "sites": _is_count,
     "sampling": _is_sampling,
+    "epsilon": _is_spent,
+    "delta": _is_spent,
+}
+
+_CANDIDATE: _Fields = {
+    "seed": _is_count,
+    "numbers": _is_numbers,
+    "refusal": lambda value: value == "" or _is_name(value),
 }
 
 _HEADER: _Fields = {
@@ -218,6 +288,7 @@ _RECORD: _Fields = {
     "sha256": _is_hex(64),
     "code_version": _is_name,
     "created": _is_name,
+    "candidates": _is_candidates,
 }
 
 

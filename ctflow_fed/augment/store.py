@@ -4,6 +4,9 @@
     plan.json             the requests; with the reports that the user gave
     volumes/ID.nii.gz     a volume
     volumes/ID.json       its sidecar, written after it: without one it does not count
+    refused/ID...         the same, of volumes that the quality gate refused
+    spent/ID.json         the sidecars of volumes that a stream has taken and removed
+    card.md               the data card: what it is, from which model, for which use
     manifest.jsonl        the sidecars in one file, for other tools; never read here
     failed.jsonl          what the last run could not make
 
@@ -11,6 +14,7 @@ The sidecars are the truth. The path of a file is made from a checked id and nev
 from a file.
 """
 
+import copy
 import json
 import os
 import re
@@ -23,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ctflow_fed.augment.planning import Plan
 from ctflow_fed.augment.record import Origin, SynthHeader, SynthRecord
@@ -44,24 +49,32 @@ class StoreStatus:
     """How far a set is: ``done`` of ``planned`` volumes, and what is wrong with it.
 
     ``damaged`` volumes have a sidecar that does not fit them; ``failed`` are those that
-    the last run could not make and that are still missing; ``positives`` counts what
-    is done by finding. ``runs`` processes fill the set at the moment, which have made
-    ``hourly`` volumes an hour since the first of them began.
+    the last run could not make and that are still missing; ``refused`` those that the
+    quality gate did not let pass; ``spent`` those that a stream has taken;
+    ``positives`` counts what is done by finding. ``runs`` processes fill the set at the
+    moment, which have made ``hourly`` volumes an hour since the first of them began.
     """
 
     planned: int
     done: int
     damaged: int
     failed: int
+    refused: int
+    spent: int
     bytes: int
     positives: dict[str, int]
     runs: int = 0
     hourly: float | None = None
 
     @property
+    def left(self) -> int:
+        """How many volumes are still to be drawn."""
+        return self.planned - self.done - self.refused - self.spent
+
+    @property
     def hours_left(self) -> float | None:
         """How long it takes at this rate; None where that is not known."""
-        return (self.planned - self.done) / self.hourly if self.hourly else None
+        return self.left / self.hourly if self.hourly else None
 
 
 class SynthStore:
@@ -81,6 +94,12 @@ class SynthStore:
             ) from None
         self.header = SynthHeader.from_json(value)
         self.runs = Runs(self.folder)
+        self._part = "volumes"
+
+    def _beside(self, part: str) -> "SynthStore":
+        apart = copy.copy(self)
+        apart._part = part
+        return apart
 
     @classmethod
     def create(cls, folder: Path, plan: Plan, origin: Origin) -> "SynthStore":
@@ -99,6 +118,24 @@ class SynthStore:
         if not (folder / "plan.json").exists():
             _write_first(folder / "plan.json", plan.to_json())
         return store
+
+    @cached_property
+    def refused(self) -> "SynthStore":
+        """The volumes that the quality gate refused, which count for nothing."""
+        return self._beside("refused")
+
+    @cached_property
+    def spent(self) -> "SynthStore":
+        """What is left of the volumes that a stream has removed: their sidecars."""
+        return self._beside("spent")
+
+    def stream(
+        self, *, keep: int | None = None, patience: float = 600.0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield items while they are still being drawn; see `stream.stream`."""
+        from ctflow_fed.augment.stream import stream  # it reads stores
+
+        return stream(self, keep=keep, patience=patience)
 
     def image(self, sample_id: str) -> Path:
         """Return where the volume of an id is, or will be."""
@@ -135,7 +172,7 @@ class SynthStore:
 
     def records(self) -> tuple[SynthRecord, ...]:
         """Return what is there, by id; one damaged sidecar raises ``StoreError``."""
-        return tuple(map(self.read, self._ids()))
+        return tuple(map(self.read, self.ids()))
 
     def missing(self, plan: Plan) -> tuple[SynthRequest, ...]:
         """Return the requests of a plan that are still to be drawn."""
@@ -144,12 +181,18 @@ class SynthStore:
     def lacking(self, requests: Iterable[SynthRequest]) -> tuple[SynthRequest, ...]:
         """Return those of some requests whose volumes are not there, or damaged.
 
-        Every sidecar that is there is read: nothing else is believed.
+        Every sidecar that is there is read: nothing else is believed. What the gate has
+        refused is not lacking, for it would be refused again, nor what a stream took.
         """
-        sample_id, there = self.header.origin.sample_id, set(self._ids())
+        sample_id, there = self.header.origin.sample_id, set(self.ids())
+        refused, spent = set(self.refused.ids()), set(self.spent.ids())
         ids = ((each, sample_id(each)) for each in requests)
         return tuple(
-            each for each, name in ids if name not in there or name not in self
+            each
+            for each, name in ids
+            if name not in spent
+            and (name not in there or name not in self)
+            and (name not in refused or name not in self.refused)
         )
 
     def report(self, record: SynthRecord) -> str:
@@ -163,7 +206,7 @@ class SynthStore:
         began, runs = self.runs.began(), len(self.runs.live())
         done, size, recent, ids = 0, 0, 0, set()
         positives: Counter[str] = Counter()
-        for record in self._sound():
+        for record in self.sound():
             done, size = done + 1, size + record.bytes
             ids.add(record.sample_id)
             positives.update(record.labels)
@@ -173,8 +216,10 @@ class SynthStore:
         return StoreStatus(
             planned=self.header.planned,
             done=done,
-            damaged=len(self._ids()) - done,
+            damaged=len(self.ids()) - done,
             failed=len(self.runs.failed() - ids),
+            refused=sum(1 for _ in self.refused.sound()),
+            spent=len(self.spent.ids()),
             bytes=size,
             positives={name: positives[name] for name in FINDINGS},
             runs=runs,
@@ -200,7 +245,7 @@ class SynthStore:
                 **record.to_json(self.header.origin),
                 "image": f"volumes/{record.sample_id}.nii.gz",
             }
-            for record in self._sound()
+            for record in self.sound()
         )
         with awaited(self.folder / "manifest.lock"):
             _write_lines(self.folder / "manifest.jsonl", lines)
@@ -208,21 +253,21 @@ class SynthStore:
     def _file(self, sample_id: str, suffix: str) -> Path:
         if SAMPLE_ID.fullmatch(sample_id) is None:
             raise StoreError("a sample id must be 32 lower-case hexadecimal digits")
-        return self.folder / "volumes" / f"{sample_id}{suffix}"
+        return self.folder / self._part / f"{sample_id}{suffix}"
 
-    def _ids(self) -> list[str]:
+    def ids(self) -> list[str]:
         """Return the ids that have a sidecar, in order; other files are not ours."""
         try:
-            with os.scandir(self.folder / "volumes") as found:
+            with os.scandir(self.folder / self._part) as found:
                 names = [entry.name for entry in found]
         except FileNotFoundError:
             return []
         stems = (name.removesuffix(".json") for name in names if name[-5:] == ".json")
         return sorted(stem for stem in stems if SAMPLE_ID.fullmatch(stem))
 
-    def _sound(self) -> Iterator[SynthRecord]:
+    def sound(self) -> Iterator[SynthRecord]:
         """Yield the records of what is sound, by id."""
-        for sample_id in self._ids():
+        for sample_id in self.ids():
             with suppress(StoreError):
                 yield self.read(sample_id)
 

@@ -1,6 +1,7 @@
 """From a request to a volume and its sidecar on disk."""
 
 import hashlib
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ctflow_fed import __version__
+from ctflow_fed.augment.gate import Drawn, Gate, candidate_seed
 from ctflow_fed.augment.record import USE, Origin, Setting, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.room import FULL, is_full
@@ -26,6 +28,8 @@ from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
 
 __all__ = ["SynthWorker", "load_sampler"]
 
+PAUSE = 0.5  # seconds between two looks at what lies there unspent
+
 
 class SynthWorker:
     """Draws requests with a model that is loaded once, and puts them into a store."""
@@ -35,43 +39,74 @@ class SynthWorker:
         self.sampler, origin = load_sampler(model, settings)
         if origin != self.store.header.origin:
             raise MismatchError("the model changed since the run began; start it again")
+        self.gate = None if settings.gate == "none" else Gate(settings)
+        self.candidates = settings.candidates
+        self.ahead = settings.ahead
 
     def __call__(self, batch: Sequence[SynthRequest]) -> list[str]:
         """Draw a batch and write what is missing of it; see `pool.Worker`."""
         return self.write(batch, self.draw(batch))
 
-    def draw(self, batch: Sequence[SynthRequest]) -> list[CTVolume | str]:
-        """Draw a batch, in halves where memory is short; what fails says why."""
+    def draw(self, batch: Sequence[SynthRequest]) -> list[Drawn | str]:
+        """Draw a batch, and of the candidates of a request keep the best."""
+        kept = self._drawn(batch, 0)
+        for number in range(1, self.candidates):
+            others = self._drawn(batch, number)
+            kept = [_better(*pair) for pair in zip(kept, others, strict=True)]
+        return kept
+
+    def _drawn(self, batch: Sequence[SynthRequest], number: int) -> list[Drawn | str]:
+        """Draw the ``number``-th candidate of each request, and judge it."""
+        seeds = [candidate_seed(each.seed, number) for each in batch]
+        asked = [_asked(*pair) for pair in zip(batch, seeds, strict=True)]
+        return [
+            volume if isinstance(volume, str) else self._judged(volume, seed)
+            for volume, seed in zip(self._sampled(asked), seeds, strict=True)
+        ]
+
+    def _judged(self, volume: CTVolume, seed: int) -> Drawn:
+        return (
+            Drawn(volume, seed) if self.gate is None else self.gate.judge(volume, seed)
+        )
+
+    def _sampled(self, asked: Sequence[VolumeRequest]) -> list[CTVolume | str]:
+        """Draw volumes, in halves where memory is short; what fails says why."""
         try:
-            return list(self.sampler.sample([_asked(each) for each in batch]))
+            return list(self.sampler.sample(asked))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is one batch's
-            if len(batch) == 1 or not _is_out_of_memory(error):
-                return [_reason(error)] * len(batch)
+            if len(asked) == 1 or not _is_out_of_memory(error):
+                return [_reason(error)] * len(asked)
         torch.cuda.empty_cache()
-        half = len(batch) // 2
-        return self.draw(batch[:half]) + self.draw(batch[half:])
+        half = len(asked) // 2
+        return self._sampled(asked[:half]) + self._sampled(asked[half:])
 
     def write(
-        self, batch: Sequence[SynthRequest], drawn: Sequence[CTVolume | str]
+        self, batch: Sequence[SynthRequest], drawn: Sequence[Drawn | str]
     ) -> list[str]:
         """Write what was drawn of a batch; say of each request why that failed."""
         return [
-            volume if isinstance(volume, str) else self._put(request, volume)
-            for request, volume in zip(batch, drawn, strict=True)
+            kept if isinstance(kept, str) else self._put(request, kept)
+            for request, kept in zip(batch, drawn, strict=True)
         ]
 
-    def _put(self, request: SynthRequest, volume: CTVolume) -> str:
-        """Write one volume, then its sidecar, unless they are there."""
-        sample_id = self.store.header.origin.sample_id(request)
-        if sample_id in self.store:
+    def _put(self, request: SynthRequest, drawn: Drawn) -> str:
+        """Write one volume, then its sidecar, unless they are there.
+
+        One that the gate refused goes where it does not count.
+        """
+        while self.ahead is not None and len(self.store.ids()) >= self.ahead:
+            time.sleep(PAUSE)
+        store = self.store.refused if drawn.refusal else self.store
+        sample_id = store.header.origin.sample_id(request)
+        if sample_id in store:
             return ""
-        image = self.store.image(sample_id)
+        image = store.image(sample_id)
         try:
             image.parent.mkdir(exist_ok=True)
-            write_nifti(volume, image, description=f"{USE} {sample_id}")
-            record = _record(sample_id, request, volume, image)
-            value = record.to_json(self.store.header.origin)
-            write_json(self.store.sidecar(sample_id), value)
+            write_nifti(drawn.volume, image, description=f"{USE} {sample_id}")
+            record = _record(sample_id, request, drawn, image)
+            value = record.to_json(store.header.origin)
+            write_json(store.sidecar(sample_id), value)
         except Exception as error:  # noqa: BLE001  # a full disk, say: counted, not fatal
             return _reason(error)
         return ""
@@ -98,7 +133,9 @@ def load_sampler(
         encoder_id=sampler.encoder.encoder_id,
         rounds=known.rounds,
         sites=known.sites,
-        sampling=_decisive(sampler),
+        sampling={**_decisive(sampler), **_judging(settings)},
+        epsilon=known.epsilon,
+        delta=known.delta,
     )
     return sampler, origin
 
@@ -122,32 +159,47 @@ def _decisive(sampler: VolumeSampler) -> dict[str, Setting]:
     return {**values, "plan": sampler.plan}
 
 
-def _asked(request: SynthRequest) -> VolumeRequest:
+def _judging(settings: GenerateSettings) -> dict[str, Setting]:
+    """Return the settings of the gate that change which volume is kept."""
+    if settings.gate == "none":
+        return {}
+    return {"gate": settings.gate, "candidates": settings.candidates}
+
+
+def _better(one: Drawn | str, other: Drawn | str) -> Drawn | str:
+    """Return the better of two that were drawn; what failed is none."""
+    if isinstance(one, str) or isinstance(other, str):
+        return other if isinstance(one, str) else one
+    return one.or_better(other)
+
+
+def _asked(request: SynthRequest, seed: int) -> VolumeRequest:
     return VolumeRequest(
         report=request.report,
         slices=request.slices,
-        seed=request.seed,
+        seed=seed,
         slice_mm=request.slice_mm,
     )
 
 
 def _record(
-    sample_id: str, request: SynthRequest, volume: CTVolume, image: Path
+    sample_id: str, request: SynthRequest, drawn: Drawn, image: Path
 ) -> SynthRecord:
-    slices, rows, cols = volume.hu.shape
+    slices, rows, cols = drawn.volume.hu.shape
     return SynthRecord(
         sample_id=sample_id,
         labels=request.labels,
         report=request.report if request.source == "template" else None,
         report_sha256=hashlib.sha256(request.report.encode()).hexdigest(),
         report_source=request.source,
-        seed=request.seed,
+        seed=drawn.seed,
         shape=(slices, rows, cols),
-        spacing=volume.spacing,
+        spacing=drawn.volume.spacing,
         bytes=image.stat().st_size,
         sha256=sha256_of(image),
         code_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        candidates=drawn.candidates,
     )
 
 

@@ -1,4 +1,4 @@
-"""``ctflow augment plan | run | status``."""
+"""``ctflow augment plan | run | dicom | status``."""
 
 import json
 import time
@@ -105,6 +105,22 @@ def plan(
     "same folder.",
 )
 @click.option("--batch", default=1, show_default=True, help="Volumes drawn together.")
+@click.option(
+    "--gate",
+    type=click.Choice(["none", "any", "chest"]),
+    default="none",
+    show_default=True,
+    help="Refuse what is no sound CT, or shows no lungs, and keep it apart.",
+)
+@click.option(
+    "--candidates",
+    default=1,
+    show_default=True,
+    help="Volumes drawn for a request, of which the gate keeps the best.",
+)
+@click.option(
+    "--ahead", type=int, help="Wait while so many volumes lie there for a stream."
+)
 @sampler_options
 @click.pass_context
 def run(
@@ -126,6 +142,18 @@ def run(
         made = job.plan.make()
     store = job.choosing(**chosen).draw(made or augment.Plan.load(plan_file), shard)
     _show(store.status())
+
+
+@command.command()
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Where the series go.")
+def dicom(folder: Path, out: Path) -> None:
+    """Write a set of synthetic volumes as CT series that say that they are synthetic.
+
+    The same command goes on after an interruption.
+    """
+    written = augment.write_dicom(augment.SynthStore(folder), out)
+    click.echo(f"{written} series written")
 
 
 @command.command()
@@ -160,10 +188,11 @@ def _target(text: str) -> tuple[str, int]:
 
 def _show(found: augment.StoreStatus) -> None:
     """Print how far a set is."""
-    lacking = found.planned - found.done
     click.echo(
         f"{found.done} of {found.planned} volumes, {found.bytes / 1e6:.1f} MB; "
-        f"{lacking} missing, of these {found.damaged} damaged and {found.failed} failed"
+        f"{found.refused} refused by the gate, {found.spent} spent by a stream; "
+        f"{found.left} missing, of these {found.damaged} damaged and "
+        f"{found.failed} failed"
     )
     click.echo(_pace(found))
     for name, count in found.positives.items():

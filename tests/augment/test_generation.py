@@ -164,7 +164,8 @@ def test_every_setting_of_the_sampler_that_may_be_chosen_is_one():
     chosen = {field.name for field in fields(GenerateSettings)}
 
     known = {field.name for field in fields(SampleSettings)}
-    assert chosen - known == {"batch", "codec", "encoder"}
+    judging = {"gate", "candidates", "ahead"}
+    assert chosen - known == {"batch", "codec", "encoder", *judging}
 
 
 def test_volumes_of_several_lengths_have_the_slices_asked_for(tmp_path, model):
@@ -341,7 +342,7 @@ def test_a_batch_for_which_memory_is_short_is_drawn_in_halves(
     drawn = worker.draw(seven.requests)
 
     assert worker.sampler.drawn == [1, 2, 2, 2]
-    assert [volume.hu.shape for volume in drawn] == [(8, 32, 32)] * 7
+    assert [each.volume.hu.shape for each in drawn] == [(8, 32, 32)] * 7
     worker.sampler.most = 0
     assert set(worker(seven.requests)) == {
         "memory is too small for one volume; draw fewer clips at once"

@@ -153,7 +153,7 @@ def test_a_folder_without_a_header_is_no_set(tmp_path):
 
 def test_a_set_of_an_earlier_version_is_refused(store):
     path = store.folder / "synth.json"
-    path.write_text(path.read_text().replace("set 2", "set 1"))
+    path.write_text(path.read_text().replace("set 3", "set 1"))
 
     with pytest.raises(StoreError, match="generate them again into a new folder"):
         SynthStore(store.folder)
