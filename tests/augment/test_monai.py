@@ -28,6 +28,7 @@ from monai.transforms import (  # noqa: E402
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::UserWarning:monai"),  # a reader that we lack
+    pytest.mark.filterwarnings("error:Corrupt cache"),
 ]
 
 QUICK = GenerateSettings(steps=1, solver="euler")
@@ -39,7 +40,11 @@ KINDS = {
         items, load, progress=False
     ),
     "PersistentDataset": lambda items, load, folder: data.PersistentDataset(
-        items, load, cache_dir=folder / "cache", track_meta=True
+        items,
+        load,
+        cache_dir=folder / "cache",
+        track_meta=True,
+        weights_only=False,
     ),
 }
 
