@@ -84,8 +84,7 @@ class RoundRecord:
     the bytes of all arrays that went to the sites and came from them; those of the
     first evaluation, in which every site gets the weights for the first time, count for
     round 1. ``shards`` is in how many files they travelled that were too large for a
-    message. ``attempts`` is how often the round was begun: twice where the first secure
-    sum came to nothing.
+    message.
     """
 
     round: int
@@ -106,7 +105,6 @@ class RoundRecord:
     state: str
     epsilon: dict[str, float]
     spent: list[str]
-    attempts: int
 
     @property
     def bytes(self) -> int:

@@ -40,7 +40,6 @@ def record(number: int) -> RoundRecord:
         state="",
         epsilon={},
         spent=[],
-        attempts=1,
     )
 
 
