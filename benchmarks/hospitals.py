@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from phantoms import CODEC, Patient, patients, public_store
@@ -89,9 +90,15 @@ def volumes_of(store: LatentStore, known: Sequence[Patient]) -> list[HU]:
 
 
 def run_for_real(
-    folder: Path, stores: Mapping[str, Path], words: Sequence[str]
+    folder: Path,
+    stores: Mapping[str, Path],
+    words: Sequence[str],
+    policies: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Play one job of all sites; ``words`` are those of `ctflow federation run`."""
+    """Play one job of all sites; ``words`` are those of `ctflow federation run`.
+
+    ``policies`` are changes of the site.toml of sites, line for line.
+    """
     outside, inside, *own = _ports(folder / "ports.json", 2 + len(stores))
     consortium = Consortium("bench", "localhost", outside, tuple(stores))
     provision(consortium, folder / "consortium")
@@ -103,7 +110,8 @@ def run_for_real(
         server = stack.enter_context(process(command, log))
         until(lambda: "the server is up" in log.read_text(), server, START_SECONDS)
         for (site, store), port in zip(stores.items(), own, strict=True):
-            stack.enter_context(_site(folder, site, store, port))
+            changes = policies.get(site, {})
+            stack.enter_context(_site(folder, site, store, port, changes))
         job = ["ctflow", "federation", "run", "--server", str(folder / "consortium")]
         out = folder / "job"
         subprocess.run([*job, "--out", str(out), *words], check=True, env=ENVIRONMENT)
@@ -119,12 +127,18 @@ def _ports(path: Path, count: int) -> list[int]:
 
 
 @contextmanager
-def _site(folder: Path, site: str, store: Path, port: int) -> Iterator[None]:
+def _site(
+    folder: Path, site: str, store: Path, port: int, changes: Mapping[str, str]
+) -> Iterator[None]:
     """Run a site from its kit, after it has approved the programs."""
     kit = folder / site
     if not kit.exists():
         with tarfile.open(folder / "consortium" / "kits" / f"{site}.tar.gz") as archive:
             archive.extractall(folder, filter="data")
+        policy = (kit / "site.toml").read_text()
+        for before, after in changes.items():
+            policy = policy.replace(before, after)
+        (kit / "site.toml").write_text(policy)
     approve = ["ctflow", "federation", "site", "approve", "--kit", str(kit)]
     subprocess.run(approve, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     start = [str(kit / "start.sh"), str(store), "--port", str(port)]

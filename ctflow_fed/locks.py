@@ -1,6 +1,7 @@
 """Locks by which a folder has one writer at a time, however the writer ends."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +11,33 @@ from ctflow_fed.errors import IncompleteError
 
 __all__ = ["awaited", "is_locked", "locked"]
 
+POLL_SECONDS = 0.2
+
 
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[IO[bytes]]:
+def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[IO[bytes]]:
     """Hold the lock of a file, which ends with the last process that has it open.
 
-    Raises ``IncompleteError`` with the sentence ``busy`` where another one holds it.
+    Raises ``IncompleteError`` with the sentence ``busy`` where another one still holds
+    it after ``patience`` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience
     with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IncompleteError(busy) from None
+        while not _is_ours(file):
+            if time.monotonic() >= end:
+                raise IncompleteError(busy)
+            time.sleep(POLL_SECONDS)
         yield file
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    """Try to lock an open file, and tell whether that went well."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

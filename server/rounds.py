@@ -16,7 +16,6 @@ from flwr.serverapp import Grid
 from ctflow_fed.errors import CTFlowError, IncompleteError, InputError
 from ctflow_fed.federation import (
     SPENT,
-    Arrays,
     Board,
     FederationSettings,
     Job,
@@ -29,7 +28,7 @@ from ctflow_fed.federation import (
     weighted_mean,
 )
 from server.exchange import Answers, Exchange
-from server.secure import SecureRound
+from server.secure import SecureTraining, train_secretly
 from server.sites import Roster
 from server.strategy import CheckedUpdate, Sorted, Spending, Traffic, loss_in, update_in
 
@@ -70,7 +69,8 @@ def _play(grid: Grid, settings: FederationSettings, reporter: Reporter) -> None:
         least = settings.min_sites if job.ledger.rounds else None
         roster.wait(settings.wait_seconds, _barred(job), least)
         job.check_sites(list(roster.facts.values()))
-        _play_rounds(Exchange(grid, roster, job, reporter), job)
+        with job.alone():
+            _play_rounds(Exchange(grid, roster, job, reporter), job)
     job.publish()
 
 
@@ -107,7 +107,8 @@ def _play_round(
     """
     began, number = time.monotonic(), job.ledger.rounds + 1
     barred = _barred(job)
-    trained, mean = _train(exchange, job, number, barred)
+    training = _train(exchange, job, number, barred)
+    trained, mean = training.answers, training.mean
     spending, spent = _spending(trained), _spent(trained)
     results = trained.taken
     if job.is_spent(spent) and len(results) < job.settings.quorum:
@@ -144,18 +145,20 @@ def _play_round(
         state=job.state_digest,
         epsilon={site: each.epsilon for site, each in spending.items()},
         spent=sorted(spent),
+        attempts=training.attempts,
     )
 
 
 def _train(
     exchange: Exchange, job: Job, number: int, barred: Mapping[str, str]
-) -> tuple[Answers[CheckedUpdate], Arrays | None]:
+) -> SecureTraining:
     """Return what the sites trained, and the mean of it where that is all there is."""
     without, refused = {*barred, *job.settings.held_out}, dict(barred)
     if not job.settings.secure_aggregation:
-        return _train_openly(exchange, job, number, without), None
+        answers = _train_openly(exchange, job, number, without)
+        return SecureTraining(answers, None, attempts=1)
     try:
-        return SecureRound(exchange, job, without, refused).play()
+        return train_secretly(exchange, job, without, refused)
     except InputError as error:
         raise _ended(number, f"could not be summed: {error}", refused) from None
 

@@ -1,9 +1,10 @@
 """A secure round as the server plays it: five steps with the sites, and their mean."""
 
+import logging
 import math
 import secrets
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from ctflow_fed.deployment.certificates import certified_key
 from ctflow_fed.deployment.site.secure import SECURE
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import Arrays, FederationSettings, Job, plus, shares_of
+from ctflow_fed.federation import (
+    SPENT,
+    Arrays,
+    FederationSettings,
+    Job,
+    plus,
+    shares_of,
+)
 from ctflow_fed.federation.secure import (
     SecureServer,
     Terms,
@@ -25,13 +33,16 @@ from server.exchange import Answers, Exchange
 from server.inquiry import Inquiry
 from server.strategy import (
     CheckedUpdate,
+    Traffic,
     content_of,
     is_crash,
     masked_in,
     with_numbers,
 )
 
-__all__ = ["SecureRound"]
+__all__ = ["SecureTraining", "train_secretly"]
+
+log = logging.getLogger(__name__)
 
 BOUND = 16.0
 """No weight moves as far in a round; a step of the grid is then 7e-9 wide."""
@@ -44,12 +55,61 @@ SILENT = f"no answer within {STEP_SECONDS:g} s in the steps of a secure round"
 Row = Mapping[str, bytes]
 
 
+@dataclass(frozen=True)
+class SecureTraining:
+    """What the sites told beside their updates, the mean of these, and the attempts.
+
+    There is no mean where too many sites found that their privacy budgets are spent.
+    """
+
+    answers: Answers[CheckedUpdate]
+    mean: Arrays | None
+    attempts: int
+
+
+def train_secretly(
+    exchange: Exchange, job: Job, without: Collection[str], refused: dict[str, str]
+) -> SecureTraining:
+    """Train securely with the sites that are there and not in ``without``.
+
+    Where it comes to nothing it is tried once more, with those who are there then but
+    for who was wrong or has spent its budget. Why a site is not counted goes to
+    ``refused``. Raises ``InputError`` where the second attempt comes to nothing too.
+    """
+    first = SecureRound(exchange, job, without, refused)
+    try:
+        return SecureTraining(*first.play(), attempts=1)
+    except UpdateError as error:
+        if job.is_spent(first.spent):
+            return SecureTraining(first.told(), None, attempts=1)
+        unfit = {*without, *first.wrong, *first.spent}
+        if len(set(job.settings.trainers) - unfit) < job.settings.quorum:
+            raise
+        log.warning("a secure round is tried again: %s", error)
+    refused |= {s: _before(refused[s]) for s in refused.keys() - set(without)}
+    now: dict[str, str] = {}
+    again = SecureRound(exchange, job, unfit, now)
+    try:
+        answers, mean = again.play()
+    finally:
+        refused |= now
+    wrong, traffic = answers.wrong | first.wrong, first.traffic + answers.traffic
+    answers = replace(answers, refused=refused, wrong=wrong, traffic=traffic)
+    return SecureTraining(answers, mean, attempts=2)
+
+
+def _before(why: str) -> str:
+    """Return why a site was not counted in a first attempt; what is spent stays so."""
+    return why if why == SPENT else f"in the first attempt: {why}"
+
+
 class SecureRound:
     """One attempt at a round in which the server learns a mean and no update.
 
     It is played with the sites that are there and not in ``without``. What a site says
     in the way of a step goes to `SecureServer` under the name that its connection
-    gives; why a site is not counted goes to ``refused``.
+    gives; why a site is not counted goes to ``refused``, whose answer was wrong to
+    ``wrong``.
     """
 
     def __init__(
@@ -75,8 +135,19 @@ class SecureRound:
         authority = _authority(job.settings).read_bytes()
         identify = partial(certified_key, authority=authority)
         self._server = SecureServer(self._terms, identify)
-        self._refused = refused
-        self._wrong: set[str] = set()
+        self.refused = refused
+        self.wrong: set[str] = set()
+        self.traffic = Traffic()
+
+    @property
+    def spent(self) -> set[str]:
+        """The sites that have said that their privacy budgets are spent."""
+        return {site for site, why in self.refused.items() if why == SPENT}
+
+    def told(self) -> Answers[CheckedUpdate]:
+        """Return what is known where nothing came of it."""
+        wrong = frozenset(self.wrong)
+        return Answers({}, self.refused, wrong, frozenset(), self.traffic)
 
     def play(self) -> tuple[Answers[CheckedUpdate], Arrays]:
         """Return what the sites in the sum told, and the mean of their weights.
@@ -97,8 +168,8 @@ class SecureRound:
             "reveal", dict.fromkeys(agreed, agreed), server.check_shares
         )
         weights = plus(self._start, server.unmask(shares))
-        wrong = answers.wrong | self._wrong
-        return replace(answers, refused=self._refused, wrong=wrong), weights
+        wrong = frozenset(self.wrong)
+        return replace(answers, refused=self.refused, wrong=wrong), weights
 
     def _train(self, inbox: Mapping[str, Row]) -> Answers[CheckedUpdate]:
         """Let the sites train, and add up what comes of it."""
@@ -108,7 +179,9 @@ class SecureRound:
             self._order, start, kind, self._add, self._without, bodies
         )
         for site, reason in told.refused.items():
-            self._refused.setdefault(site, reason)
+            self.refused.setdefault(site, reason)
+        self.wrong |= told.wrong
+        self.traffic = told.traffic
         return told
 
     def _add(self, content: RecordDict, site: str) -> CheckedUpdate:
@@ -139,13 +212,13 @@ class SecureRound:
         inquiry = Inquiry(grid, roster, write, on_answer=lambda _: None)
         there = {site: nodes[site] for site in questions if site in nodes}
         replies = inquiry.answers(there, STEP_SECONDS, grace=0.0, least=0)
-        self._refused |= {s: SILENT for s in questions if s not in replies}
+        self.refused |= {s: SILENT for s in questions if s not in replies}
         told: dict[str, Row] = {}
         for site, reply in replies.items():
             try:
                 content = content_of(reply)
             except UpdateError as error:
-                self._refused[site] = str(error)
+                self.refused[site] = str(error)
                 continue
             try:
                 row = _row_in(content)
@@ -157,8 +230,8 @@ class SecureRound:
 
     def _refuse(self, site: str, error: UpdateError) -> None:
         """Leave out a site whose answer was wrong."""
-        self._refused[site] = str(error)
-        self._wrong.add(site)
+        self.refused[site] = str(error)
+        self.wrong.add(site)
 
     def _question(self, body: object, step: str = "") -> dict[str, str]:
         said = {"step": step, "body": to_text(body)}

@@ -13,7 +13,6 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.errors import MissingExtraError, SettingsError
 from ctflow_fed.processes import LOST
 
@@ -21,12 +20,11 @@ __all__ = ["Batch", "LocalPool", "Pool", "RayPool", "Worker"]
 
 log = logging.getLogger(__name__)
 
-Batch = Sequence[SynthRequest]
-"""Requests that are drawn together."""
+Batch = Sequence[Any]
+"""What is worked on together: requests that are drawn, entries that are taken in."""
 
-
-Results = Generator[tuple[Batch, list[str]], None, None]
-"""Batches with what became of their requests; to close it ends the work."""
+Results = Generator[tuple[Batch, list[Any]], None, None]
+"""Batches with what became of their parts; to close it ends the work."""
 
 
 @runtime_checkable
@@ -37,8 +35,8 @@ class Worker(Protocol):
         """Draw a batch; what comes of it goes to `write`, in the same process."""
         ...
 
-    def write(self, batch: Batch, drawn: Any) -> list[str]:  # noqa: ANN401
-        """Write what was drawn; say for each request why it failed, "" if not."""
+    def write(self, batch: Batch, drawn: Any) -> list[Any]:  # noqa: ANN401
+        """Write what was drawn; say for each part what became of it."""
         ...
 
 
@@ -77,7 +75,7 @@ class LocalPool:
     ) -> Results:
         """See `Pool`."""
         worker = make_worker()
-        writing: tuple[Batch, Future[list[str]]] | None = None
+        writing: tuple[Batch, Future[list[Any]]] | None = None
         with ThreadPoolExecutor(1) as hand:
             for batch in batches:
                 drawn = worker.draw(batch)
@@ -224,7 +222,7 @@ class _Actor:
         self.threads = threads
         self.drawing = threading.Lock()
 
-    def work(self, batch: Batch) -> list[str]:
+    def work(self, batch: Batch) -> list[Any]:
         """Draw a batch once no other is being drawn, and write it."""
         with self.drawing:
             worker = self.worker

@@ -1,7 +1,9 @@
 """``ctflow intake``: scans and reports -> a store of latents."""
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from ctflow_fed.ct.intake import IntakeAccount, Pool, StudyOutcome
     from ctflow_fed.ct.policy import IntakePolicy
     from ctflow_fed.ct.tables import Tables
+    from ctflow_fed.processes import Worker
 
 __all__ = ["command"]
 
@@ -165,11 +168,38 @@ def _pool(workers: int | None, ray: bool, address: str | None) -> "Pool":
     if address is not None and not ray:
         raise SettingsError("--address is that of a Ray; add --ray")
     if ray:
+        return _Actors(workers or cores(), address)
+    return ThisProcess() if workers == 1 else Processes(workers or cores())
+
+
+class _Actors:
+    """The actors of a Ray, each with one entry after another."""
+
+    def __init__(self, workers: int, address: str | None) -> None:
         from ctflow_fed.augment.pool import RayPool
 
-        ray_pool = RayPool(workers or cores(), address)
-        return cast("Pool", ray_pool)  # it looks into no batch
-    return ThisProcess() if workers == 1 else Processes(workers or cores())
+        self._pool = RayPool(workers, address)
+
+    def run(
+        self, make_worker: Callable[[], "Worker"], batches: Sequence[Sequence[Any]]
+    ) -> Iterator[tuple[Sequence[Any], list[Any]]]:
+        """Yield each batch with the results of its parts, in any order."""
+        return self._pool.run(partial(_Actor, make_worker), batches)
+
+
+class _Actor:
+    """Does all in one step: what is read of a study is written before the next."""
+
+    def __init__(self, make_worker: Callable[[], "Worker"]) -> None:
+        self._work = make_worker()
+
+    def draw(self, batch: Sequence[Any]) -> list[Any]:
+        """Work on a batch."""
+        return self._work(batch)
+
+    def write(self, _: Sequence[Any], done: list[Any]) -> list[Any]:
+        """Return what is done already."""
+        return done
 
 
 def _show(account: "IntakeAccount") -> None:

@@ -3,7 +3,8 @@
 The SuperLink, on loopback and in process isolation; the SuperExec, which starts the
 ServerApp of a job; and nginx, which alone is open to the outside. What they say goes
 where this process writes. They hold the folder's lock as well, so that nobody starts a
-second set while one of them is left. nginx remembers nothing and is started again when
+second set while one of them is left, and end with this process even where it is killed.
+nginx remembers nothing and is started again when
 it ends; without one of the others all end. Sites that are issued anew or revoked are
 taken up as they are.
 """
@@ -25,7 +26,7 @@ from types import FrameType
 from ctflow_fed.deployment.certificates import is_current
 from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.deployment.membership import Membership
-from ctflow_fed.deployment.proxy import admit, ports_in
+from ctflow_fed.deployment.proxy import admit, nginx_user, ports_in, turn_over
 from ctflow_fed.errors import (
     IncompleteError,
     MismatchError,
@@ -55,8 +56,14 @@ SUPEREXEC = f"""\
 flower-superexec --root-certificates ca.crt --superexec-auth-secret-file {SECRET}
 --runtime-api-address"""
 NGINX = "nginx"
-AS_ROOT = ["-g", "user root;"]
-"""Started by root, nginx serves as another user otherwise, who may not read here."""
+BEREFT = {NGINX: signal.SIGTERM}
+"""What a part gets when this process has been killed; where it is not named, SIGKILL.
+
+nginx takes its workers along.
+"""
+
+LEFT_SECONDS = 10.0
+"""How long the parts of a server that was killed take to end, at most."""
 
 Daemons = dict[str, "subprocess.Popen[bytes]"]
 
@@ -71,7 +78,7 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
     _check_programs()
     _check_folder(server)
     with (
-        locked(server / "lock", RUNS_ALREADY) as lock,
+        locked(server / "lock", RUNS_ALREADY, LEFT_SECONDS) as lock,
         _stopped_by_signals(),
         _daemons() as daemons,
     ):
@@ -82,7 +89,7 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
 
         def start(name: str, command: Sequence[str]) -> None:
             daemons[name] = subprocess.Popen(
-                command,
+                [*_dying_with_us(name), *command],
                 cwd=server,
                 env=environment,
                 pass_fds=(lock.fileno(),),
@@ -107,13 +114,23 @@ def serve(folder: Path, on_start: Callable[[tuple[str, ...]], None]) -> None:
             if membership.follow():
                 admit(server)
                 daemons[NGINX].send_signal(signal.SIGHUP)
+            if turn_over(server):
+                daemons[NGINX].send_signal(signal.SIGUSR1)
             time.sleep(POLL_SECONDS)
 
 
 def nginx_command() -> list[str]:
     """Return how nginx is started in a server's folder."""
-    command = [NGINX, "-e", "stderr", "-p", ".", "-c", "nginx.conf"]
-    return [*command, *(AS_ROOT if os.geteuid() == 0 else [])]
+    command, user = [NGINX, "-e", "stderr", "-p", ".", "-c", "nginx.conf"], nginx_user()
+    return [*command, *(["-g", f"user {user.pw_name};"] if user else [])]
+
+
+def _dying_with_us(name: str) -> list[str]:
+    """Return words before the command of a part by which Linux ends it with us."""
+    if shutil.which("setpriv") is None:  # of util-linux
+        return []
+    number = BEREFT.get(name, signal.SIGKILL)
+    return ["setpriv", "--pdeathsig", number.name.removeprefix("SIG"), "--"]
 
 
 def _check_programs() -> None:

@@ -8,19 +8,39 @@ could read differently goes nowhere. A site takes a 500 for the end, and waits a
 Weights that are too large for Flower's messages lie in files (`shard_link`). A site
 shows nginx its certificate, reads what the server hands out, and writes a hundred files
 of 64 MiB at most, where nobody but the server reads them.
+
+What is refused is in ``refused.log``: when, from where, with what status and what
+certificate, and what was asked for.
 """
 
+import os
+import pwd
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ctflow_fed.deployment.certificates import fingerprint
 from ctflow_fed.deployment.registry import registered
-from ctflow_fed.errors import PackageError
+from ctflow_fed.errors import PackageError, SettingsError
 from ctflow_fed.files import write_text
 
-__all__ = ["SUPERLINK_PORT", "admit", "nginx_config", "ports_in"]
+__all__ = [
+    "LARGEST_LOG",
+    "REFUSALS",
+    "SUPERLINK_PORT",
+    "admit",
+    "nginx_config",
+    "nginx_user",
+    "ports_in",
+    "turn_over",
+]
 
 SUPERLINK_PORT = 8000  # on loopback
+REFUSALS = "refused.log"
+LARGEST_LOG = 64 * 2**20
+"""Bytes of a log of refusals; the one before is kept."""
+
+USERS = ("www-data", "nginx", "nobody")  # as whom nginx serves that root has started
 PORTS = re.compile(r"listen (\d+) ssl;.* https://127\.0\.0\.1:(\d+);", re.DOTALL)
 
 CONFIG = """\
@@ -30,7 +50,9 @@ pid nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off;
+  map $status $refused {{ default 0; ~^4 1; }}
+  log_format refused '$time_iso8601 $remote_addr $status $ssl_client_verify "$request"';
+  access_log {refusals} refused if=$refused;
   server_tokens off;
   client_body_temp_path nginx/body;
   proxy_temp_path nginx/proxy;
@@ -83,18 +105,57 @@ def nginx_config(port: int, superlink: int = SUPERLINK_PORT) -> str:
 
     ``port`` is open to the outside, ``superlink`` is that of the SuperLink on loopback.
     """
-    return CONFIG.format(port=port, superlink=superlink)
+    return CONFIG.format(port=port, superlink=superlink, refusals=REFUSALS)
+
+
+def nginx_user() -> pwd.struct_passwd | None:
+    """Return the user as whom nginx is to serve where we are root; None elsewhere.
+
+    Raises ``SettingsError`` where there is none that may do less than root.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise SettingsError(
+        f"expected a user {', '.join(USERS[:-1])} or {USERS[-1]} as whom nginx serves "
+        "the outside, found none; start the server as a user of its own"
+    )
 
 
 def admit(server: Path) -> None:
-    """Write for nginx whose certificate is whose, without the revoked."""
-    nodes, lines = server / "nodes", []
+    """Write for nginx whose certificate is whose, without the revoked.
+
+    Where we are root, its user may go through the server's folder, which it cannot
+    list, read what is offered, and write what comes; all else there stays root's.
+    """
+    nodes, lines, user = server / "nodes", [], nginx_user()
     for site in registered(nodes):
-        (server / "shards" / "up" / site).mkdir(parents=True, exist_ok=True)
+        place = server / "shards" / "up" / site
+        place.mkdir(parents=True, exist_ok=True)
+        if user is not None:
+            os.chown(place, user.pw_uid, user.pw_gid)
         print_of = fingerprint((nodes / f"{site}.crt").read_bytes())
         lines.append(f"{print_of} {site};\n")
     (server / "shards" / "down").mkdir(parents=True, exist_ok=True)
     write_text(server / "nginx" / "sites.map", "".join(lines))
+    if user is not None:
+        for part in (".", "nginx", "shards", "shards/down", "shards/up"):
+            os.chown(server / part, -1, user.pw_gid)
+            (server / part).chmod(0o710)
+
+
+def turn_over(server: Path) -> bool:
+    """Put a log of refusals that is full aside; nginx must be told to open a new one.
+
+    Tell whether that was done.
+    """
+    path = server / REFUSALS
+    if not path.exists() or path.stat().st_size < LARGEST_LOG:
+        return False
+    path.replace(server / f"{REFUSALS}.1")
+    return True
 
 
 def ports_in(config: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What synthetic CT is worth, with its uncertainty and against a fair control."""
 
 from ctflow_fed.evaluation.arms import ARMS, arms_of
+from ctflow_fed.evaluation.figure import Evaluation, Figure, Verdict
 from ctflow_fed.evaluation.results import (
     ArmResult,
     Comparison,
@@ -16,11 +17,14 @@ __all__ = [
     "ARMS",
     "ArmResult",
     "Comparison",
+    "Evaluation",
+    "Figure",
     "FindingScore",
     "Interval",
     "Item",
     "UtilityResult",
     "UtilitySettings",
+    "Verdict",
     "arms_of",
     "measure_utility",
 ]

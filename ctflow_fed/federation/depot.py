@@ -37,6 +37,7 @@ class Depot:
         """Return arrays as they go with an order; those in shards may be fetched."""
         with written():
             cargo = stow(pieces, manifest, precision, self.folder / "down")
+            self._show(cargo)
         before = self._shards()
         self._offered[kind] = cargo
         for shard in before - self._shards():
@@ -76,6 +77,11 @@ class Depot:
             (self.folder / "down" / shard.digest).unlink(missing_ok=True)
         self._offered.clear()
         self.clear()
+
+    def _show(self, cargo: Cargo) -> None:
+        """Let nginx read shards, which may be another user."""
+        for shard in cargo if isinstance(cargo, tuple) else ():
+            (self.folder / "down" / shard.digest).chmod(0o644)
 
     def _shards(self) -> set[Shard]:
         cargoes = [each for each in self._offered.values() if isinstance(each, tuple)]

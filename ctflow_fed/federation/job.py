@@ -3,6 +3,7 @@
 import shutil
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from ctflow_fed.federation.strategies import (
     advance,
     follow,
 )
+from ctflow_fed.locks import locked
 from ctflow_fed.model import Provenance, save_package, start_network
 from ctflow_fed.model.package import read_provenance
 from ctflow_fed.training import check_channels, check_origin
@@ -53,6 +55,11 @@ __all__ = ["Job", "open_job"]
 
 NEXT = "next"
 """The state that a round has led to, until the round is committed."""
+
+SHARDS_TAKEN = (
+    "another job whose weights are too large for a message is played by this server, "
+    "which has room for one at a time; run this one when that is done"
+)
 
 
 @dataclass
@@ -115,6 +122,15 @@ class Job:
     @property
     def _beside(self) -> Mapping[str, Arrays]:
         return beside(self.state, merged=isinstance(self.part, AdapterPart))
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other jobs from the places in which shards pass, where this needs any.
+
+        Raises ``IncompleteError`` where another job has them.
+        """
+        if fits_message(self.part.manifest, "float32"):
+            return nullcontext()
+        return locked(self.depot.folder / "lock", SHARDS_TAKEN)
 
     def publish(self) -> None:
         """Write the result."""

@@ -84,7 +84,8 @@ class RoundRecord:
     the bytes of all arrays that went to the sites and came from them; those of the
     first evaluation, in which every site gets the weights for the first time, count for
     round 1. ``shards`` is in how many files they travelled that were too large for a
-    message.
+    message. ``attempts`` is how often the round was begun: twice where the first secure
+    sum came to nothing.
     """
 
     round: int
@@ -105,6 +106,7 @@ class RoundRecord:
     state: str
     epsilon: dict[str, float]
     spent: list[str]
+    attempts: int
 
     @property
     def bytes(self) -> int:

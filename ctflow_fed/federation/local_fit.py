@@ -11,6 +11,7 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import Arrays, LazyArrays
 from ctflow_fed.federation.encoding import packed
+from ctflow_fed.federation.ledger import SPENT
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
 from ctflow_fed.federation.shards import Cargo, stow, unstow
@@ -128,7 +129,8 @@ def private_round(
 
     All of what comes of it is noisy or follows from the order and the number of
     patients. The noise and the choice of patients are the site's own
-    (`ctflow_fed.training.randomness`).
+    (`ctflow_fed.training.randomness`). Raises ``UpdateError`` where the budget is spent
+    and the update is for a secure sum: zeros in it would lay bare what the others sent.
     """
     network = opened.part.trainable(opened.arrays).to(default_device())
     fitted = fit_privately(
@@ -141,6 +143,8 @@ def private_round(
         round_number=order.round_number,
         site=site,
     )
+    if order.secure and not fitted.steps:
+        raise UpdateError(SPENT)
     trained = opened.part.trained(network)
     cargo, residual = _encoded(
         trained, opened, memory.residual, order.precision, outbox

@@ -9,16 +9,22 @@ from ctflow_fed.report.account import (
     StageAccount,
     SynthAccount,
 )
+from ctflow_fed.report.overview import write_overview
 from ctflow_fed.report.page import render_page, write_page
+from ctflow_fed.report.viewer import Shown, show, volumes_in
 
 __all__ = [
     "Pair",
     "Picture",
     "RoundAccount",
     "RunAccount",
+    "Shown",
     "SiteAccount",
     "StageAccount",
     "SynthAccount",
     "render_page",
+    "show",
+    "volumes_in",
+    "write_overview",
     "write_page",
 ]

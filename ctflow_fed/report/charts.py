@@ -7,11 +7,12 @@ from html import escape
 
 from ctflow_fed.evaluation import Interval
 
-__all__ = ["Bar", "curve", "forest", "histogram"]
+__all__ = ["Bar", "curve", "forest", "histogram", "span"]
 
 TOP, RIGHT, BOTTOM = 22, 28, 46
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT = 640, 260, 56
 FOREST_WIDTH, ROW_HEIGHT, NAMES_LEFT = 480, 34, 158
+SPAN_WIDTH, SPAN_HEIGHT = 170, 22
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,26 @@ def histogram(edges: Sequence[float], heights: Sequence[float], *, x_title: str)
         _text("tick", (CURVE_LEFT + CURVE_WIDTH) / 2, CURVE_HEIGHT - 6, x_title)
     )
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, x_title, body)
+
+
+def span(value: Interval, floor: Interval, ceiling: Interval | None = None) -> str:
+    """Draw an interval over the band of its floor; a dashed line is the ceiling."""
+    known = [value, floor, *([ceiling] if ceiling else [])]
+    low, high = min(each.low for each in known), max(each.high for each in known)
+    margin = 0.04 * (high - low) or 0.05
+    x = _Scale(low - margin, high + margin, 2, SPAN_WIDTH - 2)
+    middle = SPAN_HEIGHT / 2
+    body = [
+        f'<rect class="floor" x="{x(floor.low)}" y="3" height="{SPAN_HEIGHT - 6}" '
+        f'width="{max(2.0, x(floor.high) - x(floor.low)):.1f}"/>'
+    ]
+    if ceiling:
+        at = x(ceiling.value)
+        body.append(_line("reference", (at, 1), (at, SPAN_HEIGHT - 1)))
+    body.append(_line("range", (x(value.low), middle), (x(value.high), middle)))
+    body.append(f'<circle class="mark" cx="{x(value.value)}" cy="{middle}" r="5"/>')
+    said = f"{value.value:.4g}, floor {floor.low:.4g} to {floor.high:.4g}"
+    return _svg(SPAN_WIDTH, SPAN_HEIGHT, said, body)
 
 
 def _bar(bar: Bar, middle: float, x: _Scale) -> str:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from ctflow_fed.errors import MissingExtraError
 
-__all__ = ["check_packages", "render"]
+__all__ = ["check_packages", "render", "resource"]
 
 PACKAGES = {"jinja2": "jinja2", "PIL": "pillow"}
 """What a page with pictures needs: the module of each package."""
@@ -24,9 +24,13 @@ def render(
     *,
     filters: Mapping[str, Callable[..., str]],
     charts: Mapping[str, str],
+    scripts: Mapping[str, str] | None = None,
     **values: object,
 ) -> str:
-    """Fill a template with values; ``charts`` are SVG texts that stand as they are.
+    """Fill a template with values.
+
+    ``charts`` are SVG texts and ``scripts`` programs of this package, which stand as
+    they are.
 
     Raises ``MissingExtraError`` where jinja2 is not installed.
     """
@@ -42,12 +46,14 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= filters
-    return environment.from_string(_resource(template)).render(
-        style=Markup(_resource("page.css")),
+    return environment.from_string(resource(template)).render(
+        style=Markup(resource("page.css")),
         charts={name: Markup(svg) for name, svg in charts.items()},
+        scripts={name: Markup(text) for name, text in (scripts or {}).items()},
         **values,
     )
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return a file of this package."""
     return files("ctflow_fed.report").joinpath(name).read_text(encoding="utf-8")

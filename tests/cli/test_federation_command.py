@@ -40,6 +40,7 @@ def record(number: int) -> RoundRecord:
         state="",
         epsilon={},
         spent=[],
+        attempts=1,
     )
 
 

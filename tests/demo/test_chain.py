@@ -105,6 +105,7 @@ def test_the_model_of_a_finished_federation_is_put_where_it_belongs(tmp_path):
         state="",
         epsilon={},
         spent=[],
+        attempts=1,
     )
     job.ledger.commit(record, lambda to: save_package(to, network, made))
     (tmp_path / ".partial-model").mkdir()  # as a stopped run left it

@@ -1,17 +1,19 @@
 """The door to the outside: a real nginx before a server that answers everything."""
 
 import http.client
+import os
 import shutil
 import socket
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
-from ctflow_fed.deployment.proxy import admit, nginx_config
+from ctflow_fed.deployment.proxy import admit, nginx_config, nginx_user
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nginx") is None, reason="nginx is not installed"
@@ -52,6 +54,23 @@ def door(tmp_path_factory, free_port, start_nginx):
     nginx.wait(timeout=20)
     inner.shutdown()
     inner.server_close()
+
+
+def workers(server) -> list[int]:
+    """Return the user of each process that the nginx of a folder has started."""
+    master = (server / "nginx.pid").read_text().strip()
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    return [Path(f"/proc/{child}").stat().st_uid for child in children]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nginx may change its user as root only")
+def test_where_root_starts_nginx_it_serves_as_a_user_who_may_do_less(door):
+    server = door[1].parent
+
+    assert set(workers(server)) == {nginx_user().pw_uid}
+    assert nginx_user().pw_uid != 0
+    assert (server / "server.key").stat().st_mode & 0o077 == 0
+    assert (server / "shards" / "down").stat().st_mode & 0o022 == 0
 
 
 def ask(door, path: str, method: str = "POST", body: bytes = b"x"):

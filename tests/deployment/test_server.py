@@ -124,6 +124,19 @@ def test_when_a_part_that_remembers_dies_all_end_and_the_command_fails(
     assert server.is_all_gone()
 
 
+def test_a_server_that_was_killed_takes_its_parts_along_and_starts_again(
+    start_server, tmp_path
+):
+    server = start_server(tmp_path, revoke=("a", "b"))
+    server.process.kill()
+    server.process.wait(timeout=30)
+    server.until(server.is_all_gone)
+    server.start()
+
+    assert server.stop() == 0
+    assert server.is_all_gone()
+
+
 def test_a_proxy_that_was_killed_is_started_again_and_keys_are_taken_up_by_a_server(
     start_server, tmp_path
 ):

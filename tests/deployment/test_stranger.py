@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ctflow_fed.deployment.certificates import new_key
 from ctflow_fed.deployment.consortium import Consortium
+from ctflow_fed.deployment.coordinator import nginx_command
 from ctflow_fed.deployment.provision import provision
-from ctflow_fed.deployment.proxy import admit, nginx_config
+from ctflow_fed.deployment.proxy import REFUSALS, admit, nginx_config
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Flower imports warns about click 9
@@ -73,7 +74,7 @@ def deployed(environment, tmp_path_factory, free_port):
         log = stack.enter_context((folder / "log").open("w"))
         for command in (
             [*LINK.split(), str(inside)],
-            ["nginx", "-e", "stderr", "-p", str(server), "-c", "nginx.conf"],
+            nginx_command(),
         ):
             daemon = subprocess.Popen(
                 command, cwd=server, env=environment, stdout=log, stderr=log
@@ -141,4 +142,7 @@ def test_the_key_of_a_kit_lets_its_site_in_and_any_other_key_nobody(deployed):
     path = "/v1/fleet/activate-node"
     key = serialization.load_ssh_private_key(own, None)
     assert ask(authority, outside, path, *signed(key)) == 200
-    assert 400 <= ask(authority, outside, path, *signed(new_key())) < 500
+    status = ask(authority, outside, path, *signed(new_key()))
+    assert 400 <= status < 500
+    last = (folder / "server" / REFUSALS).read_text().splitlines()[-1]
+    assert f'{status} NONE "POST {path} HTTP/1.1"' in last

@@ -30,6 +30,7 @@ def record(number, loss_after=0.8, strikes=()):
         state="",
         epsilon={},
         spent=[],
+        attempts=1,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from ctflow_fed.report import render_page, write_page
 from ctflow_fed.report.page import duration
 
-VOID = {"meta", "img", "br", "link", "circle", "line", "polyline"}
+VOID = {"meta", "img", "br", "link", "input", "circle", "line", "polyline", "rect"}
 
 
 class Reader(HTMLParser):

@@ -1,6 +1,5 @@
 """Whole rounds through the gates of three sites, as their launchers hold them."""
 
-import hashlib
 import json
 import shutil
 import tarfile
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from client.app import app as client
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
@@ -22,72 +20,18 @@ from server.rounds import play_job
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Flower imports warns about click 9
     from cryptography.hazmat.primitives import serialization
-    from flwr.supercore.fab import Fab
-    from flwr.supercore.inflatable.inflatable_object import (
-        get_all_nested_objects,
-        get_object_tree,
-        iterate_object_tree,
-    )
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-    from flwr.supercore.run import Run
 
     from ctflow_fed.deployment.site.audit import AuditLog
-    from ctflow_fed.deployment.site.connection import Flower, GatedConnection
     from ctflow_fed.deployment.site.policy import POLICY, read_policy
     from ctflow_fed.deployment.site.site import Site
 
-SITES, BUNDLE = ("a", "b", "c"), b"the programs"
+SITES = ("a", "b", "c")
 STRICT = {
     "minimum_noise = 0.0": "minimum_noise = 4.0",
     "minimum_sites = 2": "minimum_sites = 3",
     "secure_aggregation = false": "secure_aggregation = true",
     'metrics = ["num-examples", "loss-first", "loss-last", "loss"]': "metrics = []",
 }
-
-
-class Gated:
-    """A site behind its gate: what a SuperNode does with a message, in this process."""
-
-    def __init__(self, site: Site) -> None:
-        digest = hashlib.sha256(BUNDLE).hexdigest()
-        (site.kit / "approved").write_text(f"{digest}\n")
-        run, fab = Run.create_empty(1), Fab(digest, BUNDLE, {})
-        run.fab_hash = digest
-        self._state, self._store = site.state, site.store
-        self._inbox, self._outbox, self._sent = [], {}, {}
-        flower = Flower(
-            1,
-            lambda: self._inbox.pop() if self._inbox else None,
-            self._take,
-            lambda _: run,
-            lambda *_: fab,
-            lambda _, identity: self._outbox[identity],
-            lambda run, session, identity, content: self._sent.update(
-                {identity: content}
-            ),
-            lambda *_: None,
-        )
-        self._gate = GatedConnection(flower, site).functions()
-        self._name = site.name
-
-    def _take(self, message, tree, seconds):
-        self._root = tree.object_id
-        return {each.object_id for each in iterate_object_tree(tree)}, ""
-
-    def __call__(self, message, context):
-        nested = get_all_nested_objects(message)
-        self._outbox = {name: each.deflate() for name, each in nested.items()}
-        self._inbox.append((message, get_object_tree(message)))
-        if self._gate.receive() is not None:
-            config = {"site": self._name, "store": str(self._store), "threads": 1}
-            context.node_config = {**config, "state": str(self._state)}
-            reply = client(message, context)
-            objects = get_all_nested_objects(reply)
-            wanted, _ = self._gate.send(reply, get_object_tree(reply), 0.0)
-            for identity, each in objects.items():
-                if identity in wanted:
-                    self._gate.push_object(1, "", identity, each.deflate())
-        return inflate_object_from_contents(self._root, dict(self._sent))
 
 
 @pytest.fixture
@@ -115,7 +59,7 @@ def stores(haar_store, tmp_path):
 
 
 @pytest.fixture
-def grid(direct_grid, stores, tmp_path, monkeypatch):
+def grid(direct_grid, gated, stores, tmp_path, monkeypatch):
     """Three sites with the kits of a consortium and the strictest of policies."""
     monkeypatch.setattr("ctflow_fed.deployment.site.connection.NEXT_SECONDS", 0.0)
     provision(Consortium("lung", "localhost", 443, SITES), tmp_path / "lung")
@@ -125,7 +69,7 @@ def grid(direct_grid, stores, tmp_path, monkeypatch):
         "minimum_studies = 5": "minimum_studies = 3",
         "base_models = []": f'base_models = ["{base}"]',
     }
-    gated = {}
+    gates = {}
     for site in SITES:
         with tarfile.open(tmp_path / "lung" / "kits" / f"{site}.tar.gz") as kit:
             kit.extractall(tmp_path / "kits", filter="data")
@@ -136,8 +80,8 @@ def grid(direct_grid, stores, tmp_path, monkeypatch):
             text = text.replace(before, after)
         (kit / POLICY).write_text(text)
         policy = read_policy(kit / POLICY)
-        gated[site] = Gated(site_of(site, kit, stores[site], policy))
-    grid = direct_grid(stores, **gated)
+        gates[site] = gated(site_of(site, kit, stores[site], policy))
+    grid = direct_grid(stores, **gates)
     for node, site in grid.nodes.items():
         public = (tmp_path / "lung" / "server" / "nodes" / f"{site}.pub").read_bytes()
         grid.keys[node] = serialization.load_ssh_public_key(public).public_bytes(

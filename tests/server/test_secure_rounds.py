@@ -7,13 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, MessageType
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    RecordDict,
+)
 
 from client.app import app as client
 from ctflow_fed.deployment.secured import certify, secured
 from ctflow_fed.deployment.site.secure import SECURE
 from ctflow_fed.errors import IncompleteError
-from ctflow_fed.federation import RAW, arrays_of
+from ctflow_fed.federation import RAW, SPENT, arrays_of
 from ctflow_fed.model import load_package
 from server.rounds import play_job
 from server.secure import BOUND
@@ -82,6 +89,35 @@ def silent_in(step):
         return answering
 
     return changed
+
+
+def silent_once(step):
+    """Miss a step once."""
+
+    def changed(answer):
+        missed = []
+
+        def answering(message, context):
+            if not missed and step_of(message) == step:
+                missed.append(step)
+                return None
+            return answer(message, context)
+
+        return answering
+
+    return changed
+
+
+def spent(answer):
+    """Refuse to train as a site does that has no privacy budget left."""
+
+    def answering(message, context):
+        if message.metadata.message_type != MessageType.TRAIN:
+            return answer(message, context)
+        refusal = ConfigRecord({"site": "d", "reason": SPENT})
+        return Message(RecordDict({"refusal": refusal}), reply_to=message)
+
+    return answering
 
 
 def step_of(message):
@@ -180,6 +216,44 @@ def test_fewer_sites_than_hide_one_another_end_the_job_for_now(
         play(settings, **gone)
     play(settings)  # the same command, another attempt
     assert set(records_of(settings)[0]["slices"]) == set(SITES)
+
+
+def test_a_round_that_fell_below_the_threshold_is_tried_once_more(
+    settings, play, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.secure.STEP_SECONDS", 1.0)
+    play(settings, c=silent_once("share"), d=silent_once("share"))
+
+    (record,) = records_of(settings)
+    assert record["attempts"] == 2
+    assert set(record["slices"]) == set(SITES)
+    assert set(record["refused"]) == {"c", "d"}
+    for why in record["refused"].values():
+        assert why.startswith("in the first attempt: no answer")
+    check_equal(weights_of(settings), openly(settings, play, tmp_path))
+
+
+def test_a_site_whose_budget_is_spent_is_in_no_sum_and_asked_no_more(settings, play):
+    play(replace(settings, rounds=2), d=spent)
+
+    first, second = records_of(settings)
+    assert first["spent"] == ["d"]
+    for record in (first, second):
+        assert record["refused"] == {"d": SPENT}
+        assert record["strikes"] == []
+        assert set(record["slices"]) == {"a", "b", "c"}
+        assert record["attempts"] == 1
+
+
+def test_a_job_whose_budgets_are_spent_ends_with_the_weights_that_it_had(
+    settings, play
+):
+    play(replace(settings, rounds=3), c=spent, d=spent)
+
+    (record,) = records_of(settings)
+    assert record["slices"] == {}
+    assert record["spent"] == ["c", "d"]
+    assert record["loss_after"] == record["loss_before"]
 
 
 def test_a_site_whose_certificate_the_server_made_up_is_refused_by_all(

@@ -8,7 +8,9 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MessageType
 
 from client.app import app as client
+from ctflow_fed.errors import IncompleteError
 from ctflow_fed.federation import shards
+from ctflow_fed.locks import locked
 from server.rounds import play_job
 
 CHOICES = [
@@ -112,3 +114,13 @@ def test_shards_that_are_not_those_of_the_round_are_refused_and_named(
     assert set(record["slices"]) == {"a"}
     assert reason in record["refused"]["b"]
     assert record["strikes"] == ["b"]
+
+
+def test_a_second_job_by_shards_at_a_server_ends_at_once_and_says_so(
+    by_shards, settings
+):
+    with (
+        locked(Path(settings.out) / "shards" / "lock", ""),
+        pytest.raises(IncompleteError, match="room for one at a time"),
+    ):
+        by_shards(settings)
