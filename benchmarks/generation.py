@@ -31,9 +31,7 @@ from measures import (
     alignment,
     aurocs,
     drift,
-    frechet_distance,
     height_profile,
-    kernel_distance,
     movement,
     seam_ratio,
 )
@@ -53,6 +51,7 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.phantom import compose
 from ctflow_fed.ct.report import HashingReportEncoder, ReportEncoder
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.evaluation.distances import frechet_distance, kernel_distance
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import FMvT, load_package
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
@@ -121,7 +120,7 @@ class Bench:
         self.real = _volumes(real, self.patients)
         self.truth = np.array([_labels(each) for each in self.patients])
         self.reader = self._reader()
-        self.real_logits, self.real_features = self.reader.read(self.real)
+        self.real_logits, self.real_features = self._read(self.real)
         self.readable = aurocs(self.real_logits, self.truth)
 
     def run(self, seed: int, arms: list[str]) -> dict[str, object]:
@@ -153,6 +152,11 @@ class Bench:
             reader.save(path)
         reader.load(path)
         return reader
+
+    def _read(self, volumes: list[HU]) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits, and features in double precision, as distances want them."""
+        logits, features = self.reader.read(volumes)
+        return logits, features.astype(np.float64)
 
     def _sampler(self, arm: Arm, seed: int) -> VolumeSampler:
         """Train an arm up to the steps, or go on, and load what came out."""
@@ -214,7 +218,7 @@ class Bench:
     def _measured(self, drawn: list[HU]) -> dict[str, object]:
         """Measure volumes against as many real ones that have other reports."""
         n = len(drawn)
-        logits, features = self.reader.read(drawn)
+        logits, features = self._read(drawn)
         found = aurocs(logits, self.truth[:n])
         ceiling = {k: v for k, v in self.readable.items() if k in found}
         index, names = alignment(found, ceiling)

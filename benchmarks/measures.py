@@ -16,29 +16,6 @@ JOINT = 16
 """Where the clips of the paper meet: every 16th slice."""
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Frechet distance of Gaussians fitted to two sets of features."""
-    mean = np.square(first.mean(0) - second.mean(0)).sum()
-    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    # The trace of (a b)^(1/2) is the sum of the roots of the eigenvalues of a b.
-    roots = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()
-    return float(mean + np.trace(a) + np.trace(b) - 2 * roots)
-
-
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the unbiased MMD^2 with the kernel ``(x y / d + 1)^3`` (KID)."""
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        product: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
-        return product
-
-    def within(x: np.ndarray) -> float:
-        table = kernel(x, x)
-        return float((table.sum() - np.trace(table)) / (len(x) * (len(x) - 1)))
-
-    return within(first) + within(second) - 2 * float(kernel(first, second).mean())
-
-
 def aurocs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return the AUROC of each finding that some volumes have and some have not."""
     return {

@@ -1,12 +1,20 @@
 """What the machine that we run on has."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["autocast", "cores", "differentiable_attention", "has_native_bfloat16"]
+__all__ = [
+    "autocast",
+    "cores",
+    "differentiable_attention",
+    "has_native_bfloat16",
+    "one_thread_each",
+]
 
 
 def cores() -> int:
@@ -44,3 +52,19 @@ def differentiable_attention(device: torch.device) -> AbstractContextManager[Non
     """
     plain = device.type == "cpu" and has_native_bfloat16(device)
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[ThreadPoolExecutor]:
+    """Run jobs side by side on all cores, each on one thread of torch.
+
+    Small networks and small volumes do not gain from more, and on one thread a result
+    does not depend on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores()) as executor:
+            yield executor
+    finally:
+        torch.set_num_threads(threads)

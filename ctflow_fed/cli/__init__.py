@@ -25,6 +25,7 @@ COMMANDS = {
     "between": "Draw slices between those of a real volume.",
     "federation": "Train one generator at several sites.",
     "augment": "Draw labelled synthetic volumes for a training set.",
+    "evaluate": "Say of synthetic volumes what they are worth.",
     "report": "Any run on one HTML page.",
 }
 """Every command and its line in the help; `ctflow_fed.cli.NAME` holds it."""

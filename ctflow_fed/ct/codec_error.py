@@ -1,6 +1,7 @@
 """How far a codec is from the scans of this site: there and back on some slices."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ctflow_fed.ct.codec import SliceCodec
-from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.ct.volume import AIR, HU_RANGE, CTVolume
 from ctflow_fed.shapes import Slices
 
-__all__ = ["TISSUES", "codec_numbers"]
+__all__ = ["TISSUES", "codec_numbers", "there_and_back"]
 
 TISSUES = {
     "air": (-1000, -950),
@@ -24,6 +25,9 @@ TISSUES = {
 """The HU of each tissue, from and below."""
 
 SAMPLED = 6
+AT_ONCE = 16
+"""Slices that are floats at a time."""
+
 RANGE = 2000.0
 """Of the HU that a codec keeps, -1000 to 1000: the peak of PSNR and SSIM."""
 
@@ -46,6 +50,22 @@ def codec_numbers(codec: SliceCodec, volume: CTVolume) -> dict[str, float]:
         "codec_ssim": round(_ssim(decoded, hu), 5),
         **dict(_biases(decoded, hu)),
     }
+
+
+def there_and_back(codec: SliceCodec, volume: CTVolume) -> CTVolume:
+    """Return a volume as it comes back from a codec, its size kept.
+
+    Air is added below and to the left where a side is no multiple of the codec's block.
+    """
+    _, rows, cols = volume.hu.shape
+    margins = [(0, 0), (0, -rows % codec.factor), (0, -cols % codec.factor)]
+    padded = torch.from_numpy(np.pad(volume.hu, margins, constant_values=AIR))
+    hu = np.empty_like(volume.hu)
+    for start in range(0, len(hu), AT_ONCE):
+        part = padded[start : start + AT_ONCE].float()
+        decoded = codec.decode(codec.encode(part)).round().clamp(*HU_RANGE)
+        hu[start : start + AT_ONCE] = decoded[:, :rows, :cols].cpu().numpy()
+    return replace(volume, hu=hu)
 
 
 def _biases(decoded: Slices, hu: Slices) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ from ctflow_fed.errors import MissingExtraError
 from ctflow_fed.seeds import derive_seed
 
 __all__ = [
+    "COVERAGE",
     "Draws",
     "Interval",
     "areas",
@@ -31,6 +32,7 @@ Truth = Bool[np.ndarray, "studies findings"]
 """Which findings each study has."""
 
 COVERAGE = (0.025, 0.975)
+"""The quantiles of a 95 % interval."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,10 @@ but nothing in it is new; `arms_of` says how.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
@@ -49,7 +46,7 @@ from ctflow_fed.evaluation.volumes import (
     labels_of_items,
     load_volumes,
 )
-from ctflow_fed.machine import cores
+from ctflow_fed.machine import one_thread_each
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["measure_utility"]
@@ -173,7 +170,7 @@ def _score_arms(
             pool.volumes[places], pool.labels[places], test.volumes, recipe
         )
 
-    with _one_thread_a_fit() as executor:
+    with one_thread_each() as executor:
         fits = tqdm(
             executor.map(work, jobs),
             total=len(jobs),
@@ -188,22 +185,6 @@ def _score_arms(
         ]
         for name in ARMS
     }
-
-
-@contextmanager
-def _one_thread_a_fit() -> Iterator[ThreadPoolExecutor]:
-    """Run fits side by side, each on one thread.
-
-    Its networks are too small to gain from more, and on one thread a result does not
-    depend on the number of cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(cores()) as executor:
-            yield executor
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _arm_result(

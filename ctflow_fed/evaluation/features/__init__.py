@@ -1,0 +1,25 @@
+"""Volumes as vectors: extractors of features, and what they gave, kept."""
+
+from ctflow_fed.evaluation.features.cache import FeatureCache, Measured
+from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
+from ctflow_fed.evaluation.features.extractor import (
+    PLANES,
+    WINDOWS,
+    FeatureExtractor,
+    isotropic,
+    planes,
+    windowed,
+)
+
+__all__ = [
+    "PLANES",
+    "WINDOWS",
+    "FeatureCache",
+    "FeatureExtractor",
+    "HaarSlices",
+    "HaarVolumes",
+    "Measured",
+    "isotropic",
+    "planes",
+    "windowed",
+]

@@ -1,0 +1,65 @@
+"""The volumes of a folder, whoever drew or scanned them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctflow_fed.ct.nifti import read_nifti
+from ctflow_fed.ct.table_files import read_table
+from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import ReportTableError
+from ctflow_fed.files import sha256_of
+
+__all__ = ["Scan", "read_patients", "scans_of"]
+
+ENDINGS = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One NIfTI file: where it is, what is in it (SHA-256), whose it is."""
+
+    path: Path
+    digest: str
+    patient: str
+
+    def read(self) -> CTVolume:
+        """Read the volume; raises ``VolumeError`` for what is no CT in HU."""
+        return read_nifti(self.path)
+
+
+def scans_of(folder: Path, patients: Mapping[str, str] | None = None) -> list[Scan]:
+    """Return the NIfTI files of a folder and the folders in it, by name.
+
+    ``patients`` names the patient of a file (its name without the ending); a file that
+    it does not name, or any without it, is a patient of its own.
+    """
+    return [_scan(path, patients or {}) for path in _files(folder)]
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read a table with the columns ``study`` (a file's name) and ``patient``."""
+    columns, rows = read_table(path)
+    if not {"study", "patient"} <= set(columns):
+        raise ReportTableError(
+            "expected a table of patients with the columns study and patient, found "
+            "others; name them so"
+        )
+    return {_stem(Path(row["study"])): row["patient"] for _, row in rows}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(ENDINGS) and path.name[0] != "." and path.is_file():
+            yield path
+
+
+def _scan(path: Path, patients: Mapping[str, str]) -> Scan:
+    name = _stem(path)
+    # A name of a patient cannot be that of a file.
+    patient = f"patient {patients[name]}" if name in patients else f"file {path}"
+    return Scan(path, sha256_of(path), patient)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
