@@ -11,6 +11,9 @@ from dataclasses import dataclass
 __all__ = ["Codestream", "read_codestream"]
 
 _JPEG = 0xFFD8
+_JPEG_FRAMES = (0xFFC0, 0xFFC1)
+"""Baseline and extended sequential: cosine transforms, which always lose something."""
+
 _JPEG_LOSSLESS_FRAME = 0xFFC3
 _JPEG_LS_FRAME = 0xFFF7
 _JPEG_SCAN = 0xFFDA
@@ -20,7 +23,8 @@ _CODING_STYLE = 0xFF52
 _CODING_OF_COMPONENT = 0xFF53
 _TILE = 0xFF90
 
-_ONE_FRAME = (_JPEG_LOSSLESS_FRAME, _JPEG_LS_FRAME, _SIZE, _CODING_STYLE)
+_JPEG_KINDS = (*_JPEG_FRAMES, _JPEG_LOSSLESS_FRAME, _JPEG_LS_FRAME)
+_ONE_FRAME = (*_JPEG_KINDS, _SIZE, _CODING_STYLE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def read_codestream(stream: bytes) -> Codestream:
     if start == _JPEG_2000:
         return _wavelet(_segments(stream, _TILE))
     if start == _JPEG:
-        return _predictive(_segments(stream, _JPEG_SCAN))
+        return _jpeg(_segments(stream, _JPEG_SCAN))
     raise ValueError("expected a JPEG or JPEG 2000 stream")
 
 
@@ -72,16 +76,18 @@ def _wavelet(segments: dict[int, bytes]) -> Codestream:
     )
 
 
-def _predictive(segments: dict[int, bytes]) -> Codestream:
+def _jpeg(segments: dict[int, bytes]) -> Codestream:
     """Read SOF and SOS (ISO 10918-1, B.2; 14495-1, C.2): no NEAR, no lost low bits."""
-    is_jpeg_ls = _JPEG_LS_FRAME in segments
-    frame = segments.get(_JPEG_LS_FRAME if is_jpeg_ls else _JPEG_LOSSLESS_FRAME, b"")
-    precision, rows, columns, components = struct.unpack_from(">BHHB", frame)
+    (kind,) = set(segments) & set(_JPEG_KINDS)
+    is_jpeg_ls = kind == _JPEG_LS_FRAME
+    precision, rows, columns, components = struct.unpack_from(">BHHB", segments[kind])
     first, _, last = struct.unpack_from(">3x3B", segments[_JPEG_SCAN])
     return Codestream(
         rows=rows,
         columns=columns,
         precision=precision,
         components=components,
-        reversible=last & 0x0F == 0 and not (is_jpeg_ls and first != 0),
+        reversible=kind not in _JPEG_FRAMES
+        and last & 0x0F == 0
+        and not (is_jpeg_ls and first != 0),
     )

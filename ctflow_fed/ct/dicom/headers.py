@@ -21,7 +21,13 @@ from pydicom.uid import (
 from ctflow_fed.ct.demographics import UNKNOWN, Demographics
 from ctflow_fed.ct.dicom.elements import integer, numbers, raw, texts
 from ctflow_fed.ct.dicom.parsing import parse, refusing_doubts
-from ctflow_fed.ct.dicom.pixels import LOSSLESS, SYNTAXES, PixelFormat, pixel_format
+from ctflow_fed.ct.dicom.pixels import (
+    JPEG_8_BIT,
+    LOSSLESS,
+    SYNTAXES,
+    PixelFormat,
+    pixel_format,
+)
 from ctflow_fed.ct.volume import MAX_SIDE
 from ctflow_fed.errors import VolumeError
 
@@ -215,7 +221,10 @@ def _refuse_other_pixels(dataset: Dataset) -> None:
         integer(dataset, "BitsAllocated", big=big),
         *texts(dataset, "PhotometricInterpretation"),
     )
-    if picture != (1, 16, "MONOCHROME2"):
+    eight_bits = picture == (1, 8, "MONOCHROME2") and (
+        dataset.file_meta.TransferSyntaxUID in JPEG_8_BIT
+    )
+    if picture != (1, 16, "MONOCHROME2") and not eight_bits:
         raise VolumeError(
             "expected one 16-bit MONOCHROME2 sample a pixel, got another kind of "
             "picture; export the original CT"

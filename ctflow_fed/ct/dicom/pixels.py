@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int16
@@ -34,7 +35,15 @@ from ctflow_fed.ct.dicom.parsing import parse_inflated, refusing_doubts
 from ctflow_fed.ct.volume import AIR, HU_RANGE
 from ctflow_fed.errors import VolumeError
 
-__all__ = ["LOSSLESS", "SYNTAXES", "PixelFormat", "decode_file", "pixel_format"]
+__all__ = [
+    "JPEG_8_BIT",
+    "LOSSLESS",
+    "SYNTAXES",
+    "Loss",
+    "PixelFormat",
+    "decode_file",
+    "pixel_format",
+]
 
 LOSSLESS: dict[str, str] = {
     ImplicitVRLittleEndian: "",
@@ -46,7 +55,7 @@ LOSSLESS: dict[str, str] = {
     JPEGLosslessSV1: "gdcm",
     JPEGLSLossless: "gdcm",
     JPEG2000Lossless: "gdcm",
-    JPEG2000: "gdcm",  # may be lossy: see `_refuse_other_streams`
+    JPEG2000: "gdcm",  # may be lossy: see `_is_lossy`
 }
 """Each transfer syntax that is read, and the one decoder that reads it.
 
@@ -59,12 +68,15 @@ _JPEG_PROGRESSIVE = "1.2.840.10008.1.2.4.55"
 SYNTAXES: dict[str, str] = {
     **LOSSLESS,
     JPEGLSNearLossless: "gdcm",
-    JPEGBaseline8Bit: "none",
-    JPEGExtended12Bit: "none",
+    JPEGBaseline8Bit: "gdcm",
+    JPEGExtended12Bit: "gdcm",  # of 8 bits; no decoder here vouches for 12
     _JPEG_SPECTRAL: "none",
     _JPEG_PROGRESSIVE: "none",
 }
-"""... and those that always lose something, of which most have no decoder here."""
+"""... and those that always lose something, of which some have no decoder here."""
+
+JPEG_8_BIT = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
+"""Those whose pixels may have eight bits."""
 
 TISSUE_HU = (-900, 3071)
 """Between these a declared padding value cannot be told from the patient."""
@@ -76,6 +88,9 @@ _BROKEN = (
 
 Stored = np.ndarray
 """Stored values [rows, cols], int16 or uint16, before their rescale."""
+
+Frame = tuple[Stored, bool]
+"""The values of a frame, and whether their compression may have lost something."""
 
 Plane = Int16[np.ndarray, "rows cols"]
 """Where one slice is put, in HU."""
@@ -100,6 +115,7 @@ class PixelFormat:
     frames: int
     rows: int
     columns: int
+    bits_allocated: int
     bits_stored: int
     signed: bool
     declared_lossless: bool
@@ -111,7 +127,8 @@ def pixel_format(dataset: Dataset, offset: int, frames: int) -> PixelFormat:
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     number = partial(integer, dataset, big=syntax == ExplicitVRBigEndian)
     signed, bits = number("PixelRepresentation"), number("BitsStored")
-    if signed not in (0, 1) or not 1 <= bits <= 16 or number("HighBit") != bits - 1:
+    room = number("BitsAllocated")
+    if signed not in (0, 1) or not 1 <= bits <= room or number("HighBit") != bits - 1:
         raise VolumeError(_BROKEN)  # the unused bits of a CT slice are on top
     ends = [  # as the pixels hold them, whatever sign the header gives
         number(keyword, signed=bool(signed))
@@ -124,11 +141,19 @@ def pixel_format(dataset: Dataset, offset: int, frames: int) -> PixelFormat:
         frames=frames,
         rows=number("Rows"),
         columns=number("Columns"),
+        bits_allocated=room,
         bits_stored=bits,
         signed=bool(signed),
         declared_lossless=texts(dataset, "LossyImageCompression") == ("00",),
         padding=(min(ends), max(ends)) if ends else None,
     )
+
+
+class Loss(NamedTuple):
+    """What was lost of the frames: voxels beyond int16, and by a lossy compression."""
+
+    beyond: int
+    lossy: bool
 
 
 def decode_file(
@@ -138,22 +163,24 @@ def decode_file(
     planes: Sequence[Plane],
     *,
     lossy: bool = False,
-) -> int:
-    """Decode the frames of a file into ``planes``; count the voxels beyond int16.
+) -> Loss:
+    """Decode the frames of a file into ``planes`` and tell what was lost of them.
 
     Raises:
         VolumeError: for pixels that are absent, truncated or undecodable, and for those
             that are lossy unless ``lossy`` ones are accepted.
     """
-    beyond = 0
+    beyond, lost = 0, False
     with refusing_doubts(_BROKEN):
         stored = _stored_frames(path, pixels, lossy=lossy)
-        for values, rescale, plane in zip(stored, rescales, planes, strict=True):
+        for frame, rescale, plane in zip(stored, rescales, planes, strict=True):
+            values, is_lossy = frame
             beyond += _rescale(values, pixels, rescale, plane)
-    return beyond
+            lost |= is_lossy
+    return Loss(beyond, lost)
 
 
-def _stored_frames(path: Path, pixels: PixelFormat, *, lossy: bool) -> Iterator[Stored]:
+def _stored_frames(path: Path, pixels: PixelFormat, *, lossy: bool) -> Iterator[Frame]:
     """Yield the stored values of each frame of a file, in its order."""
     if SYNTAXES[pixels.syntax]:
         yield from _decoded(path, pixels, lossy=lossy)
@@ -200,7 +227,7 @@ def _dtype(pixels: PixelFormat) -> np.dtype:
 
 def _native(
     file: io.BufferedIOBase, length: int, pixels: PixelFormat
-) -> Iterator[Stored]:
+) -> Iterator[Frame]:
     """Read uncompressed frames one by one."""
     size = 2 * pixels.rows * pixels.columns
     if length - size * pixels.frames not in (0, length % 2):
@@ -209,7 +236,7 @@ def _native(
     for _ in range(pixels.frames):
         values = np.frombuffer(file.read(size), dtype)
         native = values.astype(dtype.newbyteorder("="), copy=False)
-        yield native.reshape(pixels.rows, pixels.columns)
+        yield native.reshape(pixels.rows, pixels.columns), False
 
 
 def _enter(file: io.BufferedIOBase, pixels: PixelFormat) -> int:
@@ -223,20 +250,20 @@ def _enter(file: io.BufferedIOBase, pixels: PixelFormat) -> int:
     return int.from_bytes(element[-4:], "big" if big else "little")
 
 
-def _decoded(path: Path, pixels: PixelFormat, *, lossy: bool) -> Iterator[Stored]:
+def _decoded(path: Path, pixels: PixelFormat, *, lossy: bool) -> Iterator[Frame]:
     """Decode compressed frames one by one."""
     decoder = SYNTAXES[pixels.syntax]
     with path.open("rb") as file:
         _enter(file, pixels)
         content = file.read()
-    expected = np.dtype("i2" if pixels.signed else "u2")
+    kind = "i" if pixels.signed else "u"
+    expected = np.dtype(f"{kind}{pixels.bits_allocated // 8}")
     for stream in generate_frames(content, number_of_frames=pixels.frames):
-        if decoder == "gdcm":
-            _refuse_other_streams(stream, pixels, lossy=lossy)
+        lost = decoder == "gdcm" and _is_lossy(stream, pixels, accepted=lossy)
         values = _decode(stream, pixels, decoder)
         if values.shape != (pixels.rows, pixels.columns) or values.dtype != expected:
             raise ValueError("the decoder returned another picture than the header's")
-        yield values
+        yield values.astype(f"{kind}2", copy=False), lost
 
 
 def _decode(stream: bytes, pixels: PixelFormat, decoder: str) -> Stored:
@@ -252,7 +279,7 @@ def _decode(stream: bytes, pixels: PixelFormat, decoder: str) -> Stored:
         rows=pixels.rows,  # type: ignore[arg-type]
         columns=pixels.columns,  # type: ignore[arg-type]
         samples_per_pixel=1,  # type: ignore[arg-type]
-        bits_allocated=16,  # type: ignore[arg-type]
+        bits_allocated=pixels.bits_allocated,  # type: ignore[arg-type]
         bits_stored=pixels.bits_stored,  # type: ignore[arg-type]
         pixel_representation=int(pixels.signed),  # type: ignore[arg-type]
         photometric_interpretation="MONOCHROME2",  # type: ignore[arg-type]
@@ -261,22 +288,27 @@ def _decode(stream: bytes, pixels: PixelFormat, decoder: str) -> Stored:
     return values
 
 
-def _refuse_other_streams(stream: bytes, pixels: PixelFormat, *, lossy: bool) -> None:
-    """Refuse a compressed stream that is lossy, or another picture than the header's.
+def _is_lossy(stream: bytes, pixels: PixelFormat, *, accepted: bool) -> bool:
+    """Tell whether a compressed stream may have lost something.
 
-    Syntax .91 may be lossy even with the reversible wavelet, which can be cut short,
-    so that the header must say in words that nothing was lost.
+    If so it is refused unless that is ``accepted``; and always a stream of another
+    picture than the header's. Syntax .91 may be lossy even with the reversible wavelet,
+    which can be cut short, so that the header must say in words that nothing was lost.
     """
     found = read_codestream(stream)
     size = (found.rows, found.columns, found.components)
-    if size != (pixels.rows, pixels.columns, 1) or not 8 < found.precision <= 16:
+    fewest = pixels.bits_allocated - 7  # bits that the header's room is needed for
+    fits = fewest <= found.precision <= pixels.bits_allocated
+    if size != (pixels.rows, pixels.columns, 1) or not fits:
         raise ValueError("the stream holds another picture than the header's")
     undeclared = pixels.syntax == JPEG2000 and not pixels.declared_lossless
-    if not lossy and (undeclared or not found.reversible):
+    lossy = undeclared or not found.reversible
+    if lossy and not accepted:
         raise VolumeError(
             "expected losslessly compressed slices, got one that is lossy or not "
             "declared lossless; export the original, uncompressed"
         )
+    return lossy
 
 
 def _padding(

@@ -14,7 +14,7 @@ from ctflow_fed.ct.dicom.geometry import DUPLICATE_MM, SliceGrid, regular_grid
 from ctflow_fed.ct.dicom.headers import LOCALIZER, DicomFile, SliceHeader, read_file
 from ctflow_fed.ct.dicom.kernels import kernel_kind
 from ctflow_fed.ct.dicom.parsing import looks_like_dicom
-from ctflow_fed.ct.dicom.pixels import decode_file
+from ctflow_fed.ct.dicom.pixels import Loss, decode_file
 from ctflow_fed.ct.policy import STRICT, IntakePolicy
 from ctflow_fed.ct.volume import MAX_VOXELS, CTVolume, refuse_other_than_hounsfield
 from ctflow_fed.errors import VolumeError
@@ -77,9 +77,9 @@ class Series:
         accepts_lossy = policy.lossy == "accept"
         hu = np.empty((len(self.slices), *_size(self.slices[0])), np.int16)
         ordered = [self.slices[index] for index in self.grid.order]
-        beyond = _decode(ordered, hu, lossy=accepts_lossy)
+        loss = _decode(ordered, hu, lossy=accepts_lossy)
         self._refuse_other_copies(hu, lossy=accepts_lossy)
-        notes = list(self._notes(beyond))
+        notes = list(self._notes(loss))
         if (straightening := self.grid.straightening) is not None:
             hu = straightening(hu)
             notes += straightening.notes
@@ -99,13 +99,13 @@ class Series:
                     "or time points); export one acquisition alone"
                 )
 
-    def _notes(self, beyond: int) -> Iterator[str]:
+    def _notes(self, loss: Loss) -> Iterator[str]:
         if self.copies:
             yield f"{len(self.copies)} identical copies of slices dropped"
-        if self.slices[0].lossy:
+        if self.slices[0].lossy or loss.lossy:
             yield "lossily compressed source accepted: its HU may be off"
-        if beyond:
-            yield f"{beyond} voxels beyond int16 clipped"
+        if loss.beyond:
+            yield f"{loss.beyond} voxels beyond int16 clipped"
 
     def __str__(self) -> str:
         """Say what the series is, without a word of its header."""
@@ -292,24 +292,26 @@ def _size(header: SliceHeader) -> tuple[int, int]:
     return header.pixels.rows, header.pixels.columns
 
 
-def _decode(slices: Sequence[SliceHeader], hu: HU, *, lossy: bool) -> int:
-    """Decode slices into the planes of ``hu``, file by file; count those beyond it."""
+def _decode(slices: Sequence[SliceHeader], hu: HU, *, lossy: bool) -> Loss:
+    """Decode slices into the planes of ``hu``, file by file; tell what was lost."""
     by_file: dict[Path, dict[int, tuple[SliceHeader, np.ndarray]]] = defaultdict(dict)
     for header, plane in zip(slices, hu, strict=True):
         by_file[header.path][header.frame] = header, plane
-    beyond = 0
+    beyond, lost = 0, False
     for path, wanted in by_file.items():
         first, _ = next(iter(wanted.values()))
         other = (first, np.empty(hu.shape[1:], np.int16))  # a frame of another series
         frames = [wanted.get(index, other) for index in range(first.pixels.frames)]
-        beyond += decode_file(
+        loss = decode_file(
             path,
             first.pixels,
             [(header.slope, header.intercept) for header, _ in frames],
             [plane for _, plane in frames],
             lossy=lossy,
         )
-    return beyond
+        beyond += loss.beyond
+        lost |= loss.lossy
+    return Loss(beyond, lost)
 
 
 def _dicom_files(folder: Path) -> Iterator[Path]:
