@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ctflow_fed.augment.record import Candidate
+from ctflow_fed.augment.record import Candidate, Setting
 from ctflow_fed.augment.settings import GenerateSettings
+from ctflow_fed.copies import CopyCheck, CopyIndex, picture_of
 from ctflow_fed.ct.chest import check_chest
 from ctflow_fed.ct.continuity import Continuity, continuity_of
 from ctflow_fed.ct.volume import CTVolume, refuse_other_than_hounsfield
 from ctflow_fed.errors import VolumeError
+from ctflow_fed.files import sha256_of
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["Drawn", "Gate", "candidate_seed"]
@@ -56,16 +58,31 @@ def _merit(drawn: Drawn) -> tuple[bool, float]:
 
 
 class Gate:
-    """Judges volumes by settings; `GenerateSettings` says what each asks for."""
+    """Judges volumes by settings; `GenerateSettings` says what each asks for.
+
+    ``decisive`` are those that change which volume is kept.
+    """
 
     def __init__(self, settings: GenerateSettings) -> None:
         self.region = settings.gate
+        self.decisive: dict[str, Setting] = {
+            "gate": settings.gate,
+            "candidates": settings.candidates,
+        }
+        self.index: CopyIndex | None = None
+        if settings.copies is not None:
+            self.index = CopyIndex.load(settings.copies)
+            self.decisive["copies"] = sha256_of(settings.copies)
 
     def judge(self, volume: CTVolume, seed: int) -> Drawn:
         """Measure a volume that was drawn from a seed, and say why it is refused."""
         chest, run = check_chest(volume), continuity_of(volume)
         numbers = {**chest.numbers, **asdict(run), "mean_hu": float(volume.hu.mean())}
         refusals = [*_not_hounsfield(volume), *_not_continuous(run)]
+        if self.index is not None:
+            found = self.index.check(picture_of(volume))
+            numbers |= {"likeness": found.likeness, "likeness_of_copies": found.alarm}
+            refusals += _copied(found)
         if self.region == "chest":
             refusals.append(chest.refusal)
         rounded = {name: round(value, 4) for name, value in numbers.items()}
@@ -76,6 +93,14 @@ class Gate:
 def candidate_seed(seed: int, number: int) -> int:
     """Return the seed of a request's ``number``-th volume; the first is its own."""
     return seed if number == 0 else derive_seed(seed, "candidate", number)
+
+
+def _copied(found: CopyCheck) -> Iterator[str]:
+    if found.is_copy:
+        yield (
+            f"expected no copy of a scan, got a likeness of {found.likeness:.2f} where "
+            f"patients have up to {found.alarm:.2f}"
+        )
 
 
 def _not_hounsfield(volume: CTVolume) -> Iterator[str]:

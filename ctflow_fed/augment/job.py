@@ -86,7 +86,7 @@ class Job:
         for name, table in tables.items():
             _check(table, known[name], name)
         planned = _resolved(tables.get("plan", {}), _PLAN, path.parent)
-        run = _resolved(tables.get("generate", {}), _RUN, path.parent)
+        run = _resolved(tables.get("generate", {}), {**_RUN, **_SETTINGS}, path.parent)
         chosen = {name: run.pop(name) for name in _SETTINGS if name in run}
         settings = GenerateSettings(**chosen)
         return cls(plan=PlanSettings(**planned), settings=settings, **run)

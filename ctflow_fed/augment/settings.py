@@ -1,6 +1,7 @@
 """How volumes are drawn, apart from what is drawn."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ctflow_fed.errors import SettingsError
 
@@ -23,8 +24,10 @@ class GenerateSettings:
     ``gate`` is the quality gate: ``any`` measures every volume and refuses what is no
     CT in HU, has a seam, a repeated slice, or drifts; ``chest`` refuses what shows no
     lungs as well. With ``candidates`` so many volumes are drawn for a request, each
-    from a seed of its own, and the best is kept. Where volumes are streamed into a
-    training, the workers wait while ``ahead`` volumes or more lie there unspent.
+    from a seed of its own, and the best is kept. ``copies`` is the private index of a
+    site (`ctflow_fed.copies.CopyIndex`): what repeats one of its scans is refused.
+    Where volumes are streamed into a training, the workers wait while ``ahead`` volumes
+    or more lie there unspent.
     """
 
     batch: int = 1
@@ -40,6 +43,7 @@ class GenerateSettings:
     encoder: str = "hashing"
     gate: str = "none"
     candidates: int = 1
+    copies: Path | None = None
     ahead: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,8 +58,8 @@ class GenerateSettings:
             )
         if self.ahead is not None and self.ahead < 1:
             raise SettingsError(f"volumes ahead must be 1 or more, got {self.ahead}")
-        if self.gate == "none" and self.candidates > 1:
+        if self.gate == "none" and (self.candidates > 1 or self.copies):
             raise SettingsError(
-                "several candidates need a quality gate that chooses; take the gate "
-                "any or chest"
+                "several candidates, or an index of copies, need a quality gate; take "
+                "the gate any or chest"
             )

@@ -39,7 +39,7 @@ class SynthWorker:
         self.sampler, origin = load_sampler(model, settings)
         if origin != self.store.header.origin:
             raise MismatchError("the model changed since the run began; start it again")
-        self.gate = None if settings.gate == "none" else Gate(settings)
+        self.gate = _gate_of(settings)
         self.candidates = settings.candidates
         self.ahead = settings.ahead
 
@@ -126,14 +126,14 @@ def load_sampler(
         encoder_named(settings.encoder),
         _sample_settings(settings),
     )
-    known = package.provenance
+    known, gate = package.provenance, _gate_of(settings)
     origin = Origin(
         model=package.digest,
         codec_id=sampler.codec.codec_id,
         encoder_id=sampler.encoder.encoder_id,
         rounds=known.rounds,
         sites=known.sites,
-        sampling={**_decisive(sampler), **_judging(settings)},
+        sampling={**_decisive(sampler), **({} if gate is None else gate.decisive)},
         epsilon=known.epsilon,
         delta=known.delta,
     )
@@ -159,11 +159,8 @@ def _decisive(sampler: VolumeSampler) -> dict[str, Setting]:
     return {**values, "plan": sampler.plan}
 
 
-def _judging(settings: GenerateSettings) -> dict[str, Setting]:
-    """Return the settings of the gate that change which volume is kept."""
-    if settings.gate == "none":
-        return {}
-    return {"gate": settings.gate, "candidates": settings.candidates}
+def _gate_of(settings: GenerateSettings) -> Gate | None:
+    return None if settings.gate == "none" else Gate(settings)
 
 
 def _better(one: Drawn | str, other: Drawn | str) -> Drawn | str:

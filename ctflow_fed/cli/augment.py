@@ -119,6 +119,11 @@ def plan(
     help="Volumes drawn for a request, of which the gate keeps the best.",
 )
 @click.option(
+    "--copies",
+    type=PATH,
+    help="A site's private index: the gate refuses what repeats one of its scans.",
+)
+@click.option(
     "--ahead", type=int, help="Wait while so many volumes lie there for a stream."
 )
 @sampler_options

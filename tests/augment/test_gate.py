@@ -1,9 +1,11 @@
 """What does not look like a CT does not count, and says why."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ctflow_fed.augment import (
     GenerateSettings,
@@ -14,11 +16,13 @@ from ctflow_fed.augment import (
     plan,
 )
 from ctflow_fed.augment.gate import Gate, candidate_seed
+from ctflow_fed.augment.worker import load_sampler
+from ctflow_fed.copies import CopyIndex, picture_of
 from ctflow_fed.ct.continuity import continuity_of
 from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.ct.phantom import Scanner, draw
 from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.errors import IncompleteError, SettingsError
+from ctflow_fed.errors import IncompleteError, SettingsError, StoreError
 
 QUICK = {"steps": 1, "solver": "euler"}
 
@@ -88,6 +92,56 @@ def test_what_shows_no_lungs_is_no_chest_but_may_be_a_ct(chest):
 
     assert "lungs" in judged(bones).refusal
     assert "lungs" not in judged(bones, gate="any").refusal
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """Volumes of nine patients."""
+    small = Scanner().resized(32, 32)
+    return [draw(seed, scanner=small).volume for seed in range(9)]
+
+
+@pytest.fixture
+def index(scans, tmp_path):
+    """The private index of the first eight."""
+    pictures = torch.stack([picture_of(scan) for scan in scans[:8]])
+    path = tmp_path / "index.safetensors"
+    CopyIndex.build(pictures, [str(number) for number in range(8)]).save(path)
+    return path
+
+
+def test_a_copy_of_a_sites_scan_is_refused_and_another_patient_is_not(scans, index):
+    gate = Gate(GenerateSettings(gate="any", copies=index))
+    mirrored = CTVolume(scans[3].hu[:, :, ::-1].copy(), scans[3].affine)
+
+    copy, stranger = (
+        gate.judge(each, 0).candidates[0] for each in (mirrored, scans[8])
+    )
+
+    assert copy.refusal.startswith("expected no copy of a scan")
+    assert "copy" not in stranger.refusal
+    assert stranger.numbers["likeness"] < copy.numbers["likeness"]
+
+
+def test_another_index_makes_other_samples(asked, model, index):
+    ids = [
+        load_sampler(model, GenerateSettings(**QUICK, **chosen))[1].sample_id(
+            asked.requests[0]
+        )
+        for chosen in ({}, {"gate": "any"}, {"gate": "any", "copies": index})
+    ]
+
+    assert len(set(ids)) == 3
+
+
+def test_an_index_that_is_none_is_refused_before_anything_is_drawn(
+    asked, model, tmp_path
+):
+    settings = GenerateSettings(**QUICK, gate="any", copies=tmp_path / "none")
+
+    with pytest.raises(StoreError, match="index of a site's scans"):
+        generate(asked, model=model, out=tmp_path / "set", workers=0, settings=settings)
+    assert not (tmp_path / "set").exists()
 
 
 def test_the_passing_candidate_is_kept_and_then_the_smoothest(chest):
@@ -207,6 +261,7 @@ def test_a_dataset_says_that_the_gate_refused(asked, model, tmp_path):
         {"gate": "any", "candidates": 0},
         {"gate": "any", "candidates": 65},
         {"candidates": 2},
+        {"copies": Path("index")},
     ],
 )
 def test_settings_of_a_gate_that_make_no_sense_are_refused(values):

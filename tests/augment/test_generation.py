@@ -164,7 +164,7 @@ def test_every_setting_of_the_sampler_that_may_be_chosen_is_one():
     chosen = {field.name for field in fields(GenerateSettings)}
 
     known = {field.name for field in fields(SampleSettings)}
-    judging = {"gate", "candidates", "ahead"}
+    judging = {"gate", "candidates", "copies", "ahead"}
     assert chosen - known == {"batch", "codec", "encoder", *judging}
 
 
