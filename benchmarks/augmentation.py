@@ -5,6 +5,7 @@
 ``overhead``: the same requests, drawn by two Ray workers of one core each, and by two
 processes without Ray that have half of them each; in turns, several times. The time
 counts from the first volume to the last, so without the start of Python, torch and Ray.
+``dispatch``: what a batch costs the driver when its workers do nothing at all.
 ``scan``: a plan is made, saved, read and compared with a folder in which all of it is
 there, and then the manifest and the status are made; CPU seconds, because others may
 use the machine, and the peak of the process' memory.
@@ -26,6 +27,7 @@ from pathlib import Path
 from tiny_model import save_tiny_model
 
 from ctflow_fed.augment import GenerateSettings, Plan, SynthStore, generate, plan
+from ctflow_fed.augment.pool import Batch, RayPool
 from ctflow_fed.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,12 +43,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=2000)
     parser.add_argument("--scan", type=int, default=100_000)
     asked = parser.parse_args()
 
     found: dict[str, object] = {}
     if asked.requests:
         found["overhead"] = overhead(asked)
+    if asked.batches:
+        found["dispatch"] = dispatch(asked.batches)
     if asked.scan:
         found["scan"] = scan(asked.out, asked.scan)
     print(json.dumps(found, indent=2))
@@ -100,6 +105,28 @@ def rate(folder: Path) -> float:
     """Return how many volumes a second were written, once all were at work."""
     times = sorted(path.stat().st_mtime_ns for path in folder.glob("volumes/*.json"))
     return (len(times) - 1 - WARM) / ((times[-1] - times[WARM]) / 1e9)
+
+
+class Idle:
+    """A worker that does nothing."""
+
+    def draw(self, batch: Batch) -> None:
+        """Draw nothing."""
+
+    def write(self, batch: Batch, drawn: None) -> list[str]:
+        """Say that all went well."""
+        return [""] * len(batch)
+
+
+def dispatch(count: int) -> dict[str, float]:
+    """Return the CPU seconds of the driver for a batch, past the start of Ray."""
+    made = plan(target={"Emphysema": 1}, slices=64)
+    results = RayPool(2).run(Idle, [made.requests] * count)
+    for _ in range(WARM):
+        next(results)
+    began = time.process_time()
+    left = sum(1 for _ in results)
+    return {"batches": count, "driver_seconds": (time.process_time() - began) / left}
 
 
 def scan(out: Path, count: int) -> dict[str, float]:

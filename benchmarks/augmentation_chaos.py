@@ -25,7 +25,7 @@ from ctflow_fed.augment import GenerateSettings, Plan, SynthStore, generate, pla
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = "from ctflow_fed.cli import main; main()"
 MARK = "CTFLOW_CHAOS"
-STEPS = 60
+STEPS = 15
 SOLVER = "heun"
 PATIENCE = 900.0
 """Seconds in which something must happen, on a machine that is busy otherwise."""

@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -19,7 +20,12 @@ from ctflow_fed.augment import (
 from ctflow_fed.augment.room import Room
 from ctflow_fed.augment.shard import Shard
 from ctflow_fed.augment.worker import SynthWorker, load_sampler
-from ctflow_fed.errors import IncompleteError, PackageError, SettingsError
+from ctflow_fed.errors import (
+    IncompleteError,
+    MismatchError,
+    PackageError,
+    SettingsError,
+)
 from ctflow_fed.sampling import SampleSettings
 
 QUICK = GenerateSettings(steps=1, solver="euler")
@@ -202,6 +208,19 @@ def test_a_volume_that_its_model_ended_early_is_described_as_it_is(
 def test_a_model_that_is_none_is_refused_before_anything_is_written(tmp_path, seven):
     with pytest.raises(PackageError):
         generate(seven, model=tmp_path, out=tmp_path / "set", workers=0)
+
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_model_of_another_codec_is_refused_before_anything_is_written(
+    tmp_path, seven, model
+):
+    other = shutil.copytree(model, tmp_path / "other")
+    known = json.loads((other / "provenance.json").read_text())
+    (other / "provenance.json").write_text(json.dumps({**known, "codec_id": "0" * 64}))
+
+    with pytest.raises(MismatchError, match="trained with another codec"):
+        generate(seven, model=other, out=tmp_path / "set", workers=0)
 
     assert not (tmp_path / "set").exists()
 
