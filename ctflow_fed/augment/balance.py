@@ -52,7 +52,7 @@ class Patients:
     def beside(self, first: str, rng: np.random.Generator) -> set[str]:
         """Draw what a patient with a finding shows besides."""
         drawn = rng.random(len(FINDINGS)) < self.chances[FINDINGS.index(first)]
-        return {name for name, joins in zip(FINDINGS, drawn, strict=True) if joins}
+        return {FINDINGS[place] for place in np.flatnonzero(drawn).tolist()}
 
     def _chances(self) -> np.ndarray:
         """Return [18, 18]: how likely the column's finding is beside the row's.

@@ -117,8 +117,9 @@ class _Filling:
             for each in self.lacking
         }
         self.store.runs.write_failures(part, failures)
-        self.store.write_manifest()
-        write_card(self.store)
+        if self.reasons or not self.store.stamps.list_is_current():
+            self.store.write_manifest()
+            write_card(self.store)
         if failures:
             raise IncompleteError(
                 f"{len(failures)} of {self.store.header.planned} volumes could not be "

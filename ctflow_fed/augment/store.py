@@ -33,6 +33,7 @@ from ctflow_fed.augment.planning import Plan
 from ctflow_fed.augment.record import Origin, SynthHeader, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.runs import Runs
+from ctflow_fed.augment.stamps import Stamp, Stamps
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.files import read_json, write_atomically, write_json
@@ -94,6 +95,7 @@ class SynthStore:
             ) from None
         self.header = SynthHeader.from_json(value)
         self.runs = Runs(self.folder)
+        self.stamps = Stamps(self.folder)
         self._part = "volumes"
 
     def _beside(self, part: str) -> "SynthStore":
@@ -181,19 +183,24 @@ class SynthStore:
     def lacking(self, requests: Iterable[SynthRequest]) -> tuple[SynthRequest, ...]:
         """Return those of some requests whose volumes are not there, or damaged.
 
-        Every sidecar that is there is read: nothing else is believed. What the gate has
-        refused is not lacking, for it would be refused again, nor what a stream took.
+        A sidecar that was found sound is not read again, unless it or its volume has
+        changed (`stamps`); `records`, `status` and the manifest read every one. What
+        the gate has refused is not lacking, for it would be refused again, nor what a
+        stream took.
         """
-        sample_id, there = self.header.origin.sample_id, set(self.ids())
+        sample_id = self.header.origin.sample_id
+        there, seen = self.stamps.there(), self.stamps.seen()
         refused, spent = set(self.refused.ids()), set(self.spent.ids())
-        ids = ((each, sample_id(each)) for each in requests)
-        return tuple(
-            each
-            for each, name in ids
-            if name not in spent
-            and (name not in there or name not in self)
-            and (name not in refused or name not in self.refused)
-        )
+
+        def is_lacking(name: str) -> bool:
+            stamp = there.get(name)
+            if name in spent or (stamp is not None and seen.get(name) == stamp):
+                return False
+            if name in refused and name in self.refused:
+                return False
+            return stamp is None or name not in self
+
+        return tuple(each for each in requests if is_lacking(sample_id(each)))
 
     def report(self, record: SynthRecord) -> str:
         """Return the report of a volume; a given one is empty without plan.json."""
@@ -240,15 +247,20 @@ class SynthStore:
 
         Several runs may do so, one after another; the last lists what all have made.
         """
-        lines = (
-            {
-                **record.to_json(self.header.origin),
-                "image": f"volumes/{record.sample_id}.nii.gz",
-            }
-            for record in self.sound()
-        )
+        there = self.stamps.there()  # before they are read: what changes is read again
+        listed: dict[str, Stamp] = {}
+
+        def lines() -> Iterator[Mapping[str, object]]:
+            for record in self.sound():
+                name = record.sample_id
+                if name in there:
+                    listed[name] = there[name]
+                image = f"volumes/{name}.nii.gz"
+                yield {**record.to_json(self.header.origin), "image": image}
+
         with awaited(self.folder / "manifest.lock"):
-            _write_lines(self.folder / "manifest.jsonl", lines)
+            _write_lines(self.stamps.manifest, lines())
+            self.stamps.note(listed)
 
     def _file(self, sample_id: str, suffix: str) -> Path:
         if SAMPLE_ID.fullmatch(sample_id) is None:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CTFLOW = "from ctflow_fed.cli import main; main()"
-PATIENCE = 120  # seconds
+PATIENCE = 600  # seconds
 
 pytestmark = pytest.mark.slow
 

@@ -75,6 +75,35 @@ def test_the_manifest_lists_every_volume_once_and_in_order(store):
     assert ids == [each.sample_id for each in store.records()]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"volumes": 3, "manifest": 4}', "9"])
+def test_what_was_seen_before_only_saves_reading(store, small_plan, text):
+    first, second, third = (each.sample_id for each in store.records()[:3])
+    status = store.image(second).stat()
+    store.sidecar(first).write_text("{")
+    store.image(second).write_bytes(b"x" * status.st_size)
+    store.image(third).unlink()
+
+    lacking = {
+        store.header.origin.sample_id(each) for each in store.missing(small_plan)
+    }
+    (store.folder / "seen.json").write_text(text)
+    unaided = {
+        store.header.origin.sample_id(each) for each in store.missing(small_plan)
+    }
+
+    assert lacking == unaided == {first, third}
+
+
+def test_a_manifest_that_was_edited_by_hand_is_written_again(store, small_plan, model):
+    manifest = store.folder / "manifest.jsonl"
+    before = manifest.read_text()
+    manifest.write_text(before.replace('"synthetic": true', '"synthetic": false'))
+
+    generate(small_plan, model=model, out=store.folder, workers=0, settings=QUICK)
+
+    assert manifest.read_text() == before
+
+
 def test_nobody_reads_the_manifest_so_its_lies_do_no_harm(store):
     before = store.records()
 
