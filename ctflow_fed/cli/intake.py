@@ -53,6 +53,11 @@ __all__ = ["command"]
     help="haar, or a folder or hub id of FLUX's autoencoder.",
 )
 @click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where slices are encoded.  [default: cuda for FLUX's where there is one]",
+)
+@click.option(
     "--encoder",
     default="hashing",
     show_default=True,
@@ -101,6 +106,7 @@ def command(
     out: Path,
     image_size: int,
     codec: str,
+    device: str | None,
     encoder: str,
     quality: Path | None,
     is_audit: bool,
@@ -134,7 +140,9 @@ def command(
         from ctflow_fed.report.rendering import check_packages
 
         check_packages()
-    settings = IntakeSettings(image_size, codec, encoder, _policy(policy_file, choices))
+    policy = _policy(policy_file, choices)
+    device = device or _device_for(codec)
+    settings = IntakeSettings(image_size, codec, encoder, policy, device)
     pool = _pool(workers, ray, address)
     account = intake(source, tables, out, settings, pool=pool, dry_run=dry_run)
     _show(account)
@@ -147,6 +155,13 @@ def command(
             f"expected studies to take, but all {len(account.refused)} were refused; "
             "the reasons stand above and in account.jsonl"
         )
+
+
+def _device_for(codec: str) -> str:
+    """Return where a codec runs best: the embedded one costs less than the way."""
+    from ctflow_fed.model.device import default_device
+
+    return "cpu" if codec == "haar" else default_device().type
 
 
 def _policy(file: Path | None, choices: dict[str, str | None]) -> "IntakePolicy":

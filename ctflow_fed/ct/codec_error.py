@@ -34,7 +34,9 @@ RANGE = 2000.0
 WINDOW = 7
 
 
-def codec_numbers(codec: SliceCodec, volume: CTVolume) -> dict[str, float]:
+def codec_numbers(
+    codec: SliceCodec, volume: CTVolume, device: str = "cpu"
+) -> dict[str, float]:
     """Return PSNR (dB), SSIM and the bias (HU) by tissue of six slices of a volume.
 
     Both sides are cut to -1000 to 1000 HU, what a codec keeps. PSNR of equal slices is
@@ -42,7 +44,8 @@ def codec_numbers(codec: SliceCodec, volume: CTVolume) -> dict[str, float]:
     """
     chosen = np.linspace(0, len(volume.hu) - 1, SAMPLED + 2).round().astype(int)[1:-1]
     hu = torch.from_numpy(volume.hu[chosen]).float().clamp(-1000, 1000)
-    decoded = codec.decode(codec.encode(hu)).float().clamp(-1000, 1000)
+    decoded = codec.decode(codec.encode(hu.to(device))).cpu().float()
+    decoded = decoded.clamp(-1000, 1000)
     error = ((decoded - hu) ** 2).mean().item()
     psnr = 10 * np.log10(RANGE**2 / error) if error else 100.0
     return {

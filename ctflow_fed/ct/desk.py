@@ -61,13 +61,14 @@ class IntakeSettings:
     ``image_size`` is the side of the square that a slice is brought to, in pixels;
     ``codec`` is ``haar`` or FLUX's autoencoder (`codec_named`); ``encoder`` is
     ``hashing`` or CT-CLIP's text tower (`encoder_named`); ``policy`` says what is done
-    with scans that are not as they should be.
+    with scans that are not as they should be; ``device`` is where slices are encoded.
     """
 
     image_size: int = 256
     codec: str = "haar"
     encoder: str = "hashing"
     policy: IntakePolicy = field(default_factory=IntakePolicy)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not 16 <= self.image_size <= 1024:
@@ -75,6 +76,15 @@ class IntakeSettings:
                 f"expected an image size from 16 to 1024, got {self.image_size}; "
                 "256 is CTFlow's"
             )
+        if self.device != "cpu" and not _is_there(self.device):
+            raise SettingsError(
+                "expected the device cpu, or cuda where there is one, got another; "
+                "choose cpu"
+            )
+
+
+def _is_there(device: str) -> bool:
+    return device == "cuda" and torch.cuda.is_available()
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,9 @@ class Desk:
             reason = "; ".join([*volume.notes, *remarks, *filter(None, [choice])])
             squared = volume.squared(self._settings.image_size)
             del volume  # the store gets the squared one; memory need not hold both
-            numbers |= scrubbed.numbers | codec_numbers(self._codec, squared)
+            numbers |= scrubbed.numbers | codec_numbers(
+                self._codec, squared, self._settings.device
+            )
             told = Demographics.agreed({scan.demographics, report.demographics})
             report = replace(report, text=scrubbed.text, demographics=told)
             record = self._written(study, squared, report)
@@ -213,7 +225,10 @@ class Desk:
         if self._store is None:
             return None
         slices = torch.from_numpy(squared.hu).split(ENCODED_TOGETHER)
-        latents = torch.cat([self._codec.encode(one.float()).half() for one in slices])
+        device = self._settings.device
+        latents = torch.cat(
+            [self._codec.encode(one.to(device).float()).half().cpu() for one in slices]
+        )
         return self._store.write(
             study,
             latents,

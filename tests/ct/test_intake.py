@@ -354,6 +354,29 @@ def test_an_image_size_that_the_network_cannot_take_is_refused(hospital, size):
         intake(*hospital, IntakeSettings(image_size=size))
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(SettingsError, match="choose cpu"):
+        IntakeSettings(device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_encodes_what_the_cpu_does(hospital):
+    source, reports, out = hospital
+    on_gpu = IntakeSettings(image_size=32, policy=STRICT, device="cuda")
+    one = intake(source, reports, out, SMALL)
+    two = intake(source, reports, out.with_name("two"), on_gpu)
+
+    stores = LatentStore.open(out), LatentStore.open(out.with_name("two"))
+    for study, other in zip(one.taken, two.taken, strict=True):
+        cpu, gpu = (
+            store.slices(each.account.study, 0, 18)
+            for store, each in zip(stores, (study, other), strict=True)
+        )
+        assert torch.allclose(cpu, gpu, atol=2e-3)
+
+
 def test_a_source_without_studies_is_refused(hospital, tmp_path):
     (tmp_path / "nothing").mkdir()
 
