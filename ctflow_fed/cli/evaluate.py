@@ -92,6 +92,26 @@ def fidelity(
     _show(found, out, as_json)
 
 
+@command.command()
+@click.argument("folder", type=FOLDER)
+@CODEC
+@click.option("--seed", default=0, show_default=True)
+@_kept
+def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None:
+    """Send the slices of real volumes, NIfTI in FOLDER, through a codec and compare.
+
+    They keep their own pixels. What a codec loses here no generator can bring back.
+    """
+    from ctflow_fed.ct.codec import codec_named
+    from ctflow_fed.evaluation.codec import measure_codec
+    from ctflow_fed.evaluation.scans import scans_of
+
+    found = measure_codec(
+        scans_of(folder), codec_named(codec), out / "features", seed=seed
+    )
+    _show(found, out, as_json)
+
+
 def _show(found: "Evaluation", out: Path, as_json: bool) -> None:
     """Write the results and print them, worst last."""
     found.save(out / f"{found.kind}.json")

@@ -7,13 +7,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 from ctflow_fed.ct.codec import SliceCodec
 from ctflow_fed.ct.volume import AIR, HU_RANGE, CTVolume
 from ctflow_fed.shapes import Slices
 
-__all__ = ["TISSUES", "codec_numbers", "there_and_back"]
+__all__ = [
+    "RANGE",
+    "TISSUES",
+    "codec_numbers",
+    "decoded_slices",
+    "slice_numbers",
+    "there_and_back",
+]
 
 TISSUES = {
     "air": (-1000, -950),
@@ -39,36 +46,59 @@ def codec_numbers(
 ) -> dict[str, float]:
     """Return PSNR (dB), SSIM and the bias (HU) by tissue of six slices of a volume.
 
-    Both sides are cut to -1000 to 1000 HU, what a codec keeps. PSNR of equal slices is
-    written 100. A tissue that is not there is left out.
+    See `slice_numbers`.
     """
     chosen = np.linspace(0, len(volume.hu) - 1, SAMPLED + 2).round().astype(int)[1:-1]
     hu = torch.from_numpy(volume.hu[chosen]).float().clamp(-1000, 1000)
-    decoded = codec.decode(codec.encode(hu.to(device))).cpu().float()
-    decoded = decoded.clamp(-1000, 1000)
+    numbers = slice_numbers(decoded_slices(codec, hu, device), hu)
+    digits = {"psnr": 2, "ssim": 5}
+    return {
+        f"codec_{name}": round(value, digits.get(name, 3))
+        for name, value in numbers.items()
+    }
+
+
+def slice_numbers(decoded: Slices, hu: Slices) -> dict[str, float]:
+    """Return PSNR (dB), SSIM and the bias (HU) by tissue of slices from a codec.
+
+    Both sides are cut to -1000 to 1000 HU, what a codec keeps. PSNR is 100 at most,
+    that of equal slices. A tissue that is not there is left out.
+    """
+    hu, decoded = hu.clamp(-1000, 1000), decoded.clamp(-1000, 1000)
     error = ((decoded - hu) ** 2).mean().item()
     psnr = 10 * np.log10(RANGE**2 / error) if error else 100.0
     return {
-        "codec_psnr": min(100.0, round(float(psnr), 2)),
-        "codec_ssim": round(_ssim(decoded, hu), 5),
+        "psnr": min(100.0, float(psnr)),
+        "ssim": _ssim(decoded, hu),
         **dict(_biases(decoded, hu)),
     }
 
 
-def there_and_back(codec: SliceCodec, volume: CTVolume) -> CTVolume:
+def there_and_back(
+    codec: SliceCodec, volume: CTVolume, device: str = "cpu"
+) -> CTVolume:
     """Return a volume as it comes back from a codec, its size kept.
 
-    Air is added below and to the left where a side is no multiple of the codec's block.
+    See `decoded_slices`; HU are rounded.
     """
-    _, rows, cols = volume.hu.shape
-    margins = [(0, 0), (0, -rows % codec.factor), (0, -cols % codec.factor)]
-    padded = torch.from_numpy(np.pad(volume.hu, margins, constant_values=AIR))
     hu = np.empty_like(volume.hu)
     for start in range(0, len(hu), AT_ONCE):
-        part = padded[start : start + AT_ONCE].float()
-        decoded = codec.decode(codec.encode(part)).round().clamp(*HU_RANGE)
-        hu[start : start + AT_ONCE] = decoded[:, :rows, :cols].cpu().numpy()
+        part = torch.from_numpy(volume.hu[start : start + AT_ONCE]).float()
+        decoded = decoded_slices(codec, part, device).round().clamp(*HU_RANGE)
+        hu[start : start + AT_ONCE] = decoded.numpy()
     return replace(volume, hu=hu)
+
+
+def decoded_slices(codec: SliceCodec, hu: Slices, device: str = "cpu") -> Slices:
+    """Return slices of any size as they come back from a codec on ``device``.
+
+    Air is added at the back and at the left of the patient where a side is no multiple
+    of the codec's block, and taken away again.
+    """
+    _, rows, cols = hu.shape
+    padded = pad(hu, (0, -cols % codec.factor, 0, -rows % codec.factor), value=AIR)
+    decoded = codec.decode(codec.encode(padded.to(device))).float().cpu()
+    return decoded[:, :rows, :cols]
 
 
 def _biases(decoded: Slices, hu: Slices) -> Iterator[tuple[str, float]]:
@@ -76,7 +106,7 @@ def _biases(decoded: Slices, hu: Slices) -> Iterator[tuple[str, float]]:
         inside = (hu >= low) & (hu < high)
         if inside.any():
             bias = (decoded - hu)[inside].mean().item()
-            yield f"codec_bias_{tissue}", round(bias, 3)
+            yield f"bias_{tissue}", bias
 
 
 def _ssim(one: Slices, other: Slices) -> float:

@@ -1,6 +1,6 @@
 """Every volume of a set, measured once: its features, its HU, its thumbnail."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,9 @@ from ctflow_fed.evaluation.features import (
 from ctflow_fed.evaluation.hounsfield import PARTS, histogram_of
 from ctflow_fed.evaluation.scans import Scan
 from ctflow_fed.machine import one_thread_each
+from ctflow_fed.model import default_device
 
-__all__ = ["Lens", "Table", "measure_scans", "measure_volume"]
+__all__ = ["Lens", "Table", "measure_each", "measure_scans", "measure_volume"]
 
 Table = dict[str, np.ndarray]
 """Arrays of a set by name, a volume a row."""
@@ -78,15 +79,40 @@ def measure_scans(
 ) -> Table:
     """Measure every volume of a set, or take what the cache has of it.
 
-    With a ``codec`` each is measured as it comes back from it.
+    With a ``codec`` each is measured as it comes back from it. Raises ``VolumeError``
+    as `measure_each` does.
+    """
+    device = default_device().type
+
+    def measure(volume: CTVolume) -> Measured:
+        return measure_volume(
+            there_and_back(codec, volume, device) if codec else volume, lens
+        )
+
+    key = [*lens.key, codec.codec_id if codec else None]
+    rows = measure_each(scans, measure, cache, key, told=told)
+    return {
+        name: np.stack([row[name].numpy() for row in rows])
+        for name in (rows[0] if rows else ())
+    }
+
+
+def measure_each(
+    scans: Sequence[Scan],
+    measure: Callable[[CTVolume], Measured],
+    cache: FeatureCache,
+    key: list[object],
+    *,
+    told: str,
+) -> list[Measured]:
+    """Measure volumes side by side, or take from the cache what ``key`` gave of them.
 
     Raises ``VolumeError`` where one cannot be read; how many could not is told.
     """
 
     def work(scan: Scan) -> Measured | None:
-        key = [scan.digest, *lens.key, codec.codec_id if codec else None]
         try:
-            return cache.get(key, lambda: _measured(scan, lens, codec))
+            return cache.get([scan.digest, *key], lambda: measure(scan.read()))
         except VolumeError:
             return None
 
@@ -100,10 +126,7 @@ def measure_scans(
             f"expected CT in HU as NIfTI, got {unread} of {len(scans)} files that "
             "cannot be read as such; remove them, or export them again"
         )
-    return {
-        name: np.stack([row[name].numpy() for row in rows])
-        for name in (rows[0] if rows else ())
-    }
+    return rows
 
 
 def measure_volume(volume: CTVolume, lens: Lens) -> Measured:
@@ -119,13 +142,6 @@ def measure_volume(volume: CTVolume, lens: Lens) -> Measured:
         parts = dict(_features(fine, coarse, lens))
         parts["thumbnail"] = thumbnail(coarse)
     return {**parts, "histogram": histogram_of(volume.hu)}
-
-
-def _measured(scan: Scan, lens: Lens, codec: SliceCodec | None) -> Measured:
-    volume = scan.read()
-    if codec is not None:
-        volume = there_and_back(codec, volume)
-    return measure_volume(volume, lens)
 
 
 def _features(fine: Tensor, coarse: Tensor, lens: Lens) -> Iterator[tuple[str, Tensor]]:
