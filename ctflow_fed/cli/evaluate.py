@@ -1,21 +1,14 @@
-"""``ctflow evaluate fidelity | codec | drift``."""
+"""``ctflow evaluate fidelity | codec | drift | privacy | index``."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ctflow_fed.cli.options import FOLDER, NEW_FOLDER
-
-if TYPE_CHECKING:
-    from ctflow_fed.evaluation.figure import Evaluation
-    from ctflow_fed.evaluation.scores import Interval
+from ctflow_fed.cli.evaluate_privacy import index, privacy
+from ctflow_fed.cli.options import FOLDER
+from ctflow_fed.cli.results import result_options, show_results
 
 __all__ = ["command"]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 CODEC = click.option(
     "--codec",
@@ -34,18 +27,6 @@ def command() -> None:
     """
 
 
-def _kept(function: Function) -> Function:
-    """Add where results go, and how they are shown."""
-    out = click.option(
-        "--out",
-        type=NEW_FOLDER,
-        required=True,
-        help="For results, and for what was measured of each volume.",
-    )
-    as_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
-    return out(as_json(function))
-
-
 @command.command()
 @click.argument("real", type=FOLDER)
 @click.argument("synth", type=FOLDER)
@@ -58,7 +39,7 @@ def _kept(function: Function) -> Function:
 @CODEC
 @click.option("--splits", default=100, show_default=True, help="Random halves.")
 @click.option("--seed", default=0, show_default=True)
-@_kept
+@result_options
 def fidelity(
     real: Path,
     synth: Path,
@@ -89,14 +70,14 @@ def fidelity(
         cache=out / "features",
         settings=settings,
     )
-    _show(found, out, as_json)
+    show_results(found, out, as_json)
 
 
 @command.command()
 @click.argument("folder", type=FOLDER)
 @CODEC
 @click.option("--seed", default=0, show_default=True)
-@_kept
+@result_options
 def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None:
     """Send the slices of real volumes, NIfTI in FOLDER, through a codec and compare.
 
@@ -109,39 +90,8 @@ def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None
     found = measure_codec(
         scans_of(folder), codec_named(codec), out / "features", seed=seed
     )
-    _show(found, out, as_json)
+    show_results(found, out, as_json)
 
 
-def _show(found: "Evaluation", out: Path, as_json: bool) -> None:
-    """Write the results and print them, worst last."""
-    found.save(out / f"{found.kind}.json")
-    if as_json:
-        click.echo(json.dumps(found.to_json(), sort_keys=True, allow_nan=False))
-        return
-    rows = [("", "", "value", "floor", "ceiling", "")]
-    rows += [
-        (
-            figure.name,
-            figure.part,
-            _number(figure.value) + (f" {figure.unit}" if figure.unit else ""),
-            _number(figure.floor),
-            _number(figure.ceiling),
-            figure.verdict,
-        )
-        for figure in found.figures
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
-    verdicts = [figure.verdict for figure in found.figures]
-    counts = {word: verdicts.count(word) for word in ("pass", "fail", "not measured")}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
-    click.echo(f"{told}; n, conventions and methods: {out / (found.kind + '.json')}")
-
-
-def _number(interval: "Interval | None") -> str:
-    """Write a number with its interval, three digits each."""
-    if interval is None:
-        return "-"
-    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+command.add_command(index)
+command.add_command(privacy)

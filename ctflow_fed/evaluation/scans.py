@@ -10,7 +10,7 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import ReportTableError
 from ctflow_fed.files import sha256_of
 
-__all__ = ["Scan", "read_patients", "scans_of"]
+__all__ = ["Scan", "read_patients", "read_prompts", "scans_of"]
 
 ENDINGS = (".nii", ".nii.gz")
 
@@ -22,6 +22,11 @@ class Scan:
     path: Path
     digest: str
     patient: str
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without its ending."""
+        return _stem(self.path)
 
     def read(self) -> CTVolume:
         """Read the volume; raises ``VolumeError`` for what is no CT in HU."""
@@ -39,13 +44,27 @@ def scans_of(folder: Path, patients: Mapping[str, str] | None = None) -> list[Sc
 
 def read_patients(path: Path) -> dict[str, str]:
     """Read a table with the columns ``study`` (a file's name) and ``patient``."""
+    rows = _rows(path, "study", "patient")
+    return {_stem(Path(study)): patient for study, patient in rows}
+
+
+def read_prompts(path: Path) -> dict[str, str]:
+    """Read a table of which real file's report each synthetic one was drawn from.
+
+    Its columns are ``synthetic`` and ``real``, names of files.
+    """
+    rows = _rows(path, "synthetic", "real")
+    return {_stem(Path(drawn)): _stem(Path(real)) for drawn, real in rows}
+
+
+def _rows(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
     columns, rows = read_table(path)
-    if not {"study", "patient"} <= set(columns):
+    if not {first, second} <= set(columns):
         raise ReportTableError(
-            "expected a table of patients with the columns study and patient, found "
-            "others; name them so"
+            f"expected a table with the columns {first} and {second}, found others; "
+            "name them so"
         )
-    return {_stem(Path(row["study"])): row["patient"] for _, row in rows}
+    return ((row[first], row[second]) for _, row in rows)
 
 
 def _files(folder: Path) -> Iterator[Path]:
