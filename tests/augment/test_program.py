@@ -56,8 +56,8 @@ def test_processes_may_be_killed_again_and_again_and_no_volume_is_lost_or_double
 
     # With this seed a worker is killed, then the driver, then two workers.
     said = finish(
-        start(chaos, "--requests", 12, "--kills", 4, "--seed", 3, "--out", tmp_path)
+        start(chaos, "--requests", 20, "--kills", 4, "--seed", 3, "--out", tmp_path)
     )
 
     assert re.search(r"[1-9] drivers and [1-9] workers were killed", said)
-    assert "12 of 12 volumes; bit-identical: True" in said
+    assert "20 of 20 volumes; bit-identical: True" in said
