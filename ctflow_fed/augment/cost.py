@@ -46,7 +46,8 @@ def probe(
     from ctflow_fed.model import package_folder
     from ctflow_fed.sampling import VolumeRequest
 
-    sampler, _ = load_sampler(package_folder(model), settings or GenerateSettings())
+    settings = settings or GenerateSettings()
+    sampler, _ = load_sampler(package_folder(model), settings)
     chosen = sorted(plan.requests, key=lambda each: each.slices)[len(plan) // 2]
     sampler.sample([VolumeRequest(report=chosen.report, slices=1, seed=0)])
     began = time.perf_counter()
@@ -61,6 +62,7 @@ def probe(
         image = Path(folder) / "volume.nii.gz"
         write_nifti(volume, image)
         seconds, size = time.perf_counter() - began, image.stat().st_size
+    seconds *= settings.candidates  # so many are drawn for each that is kept
     return Cost(chosen.slices, sampler.device.type, seconds, size)
 
 

@@ -102,7 +102,8 @@ class _Filling:
                     self.reasons[request.request_id] = reason
                     bar.update(request in left and not reason)
                 left.difference_update(batch)
-                bar.set_postfix(failed=sum(map(bool, self.reasons.values())))
+                failed = sum(map(bool, self.reasons.values()))
+                bar.set_postfix(failed=failed, refused=len(self.store.refused.ids()))
                 if is_full := FULL in said or not self.room.is_left(left):
                     break
         # Success is counted, not assumed.

@@ -166,11 +166,15 @@ def _refuse_others(
 def _resolved(table: Mapping[str, Any], kinds: _Kinds, folder: Path) -> dict[str, Any]:
     """Return a table with its paths relative to the folder of the job."""
 
-    def is_path(name: str) -> bool:
-        shipped = (name, table[name]) == ("model", "base")
-        return Path in getattr(kinds.get(name), "__args__", ()) and not shipped
+    def resolved(name: str, value: Any) -> Any:  # noqa: ANN401  # of TOML
+        if Path in getattr(kinds[name], "__args__", ()) and value != "base":
+            return folder / value
+        if name in ("codec", "encoder") and value not in ("haar", "hashing"):
+            kind, colon, place = value.rpartition(":")  # as in class:FOLDER
+            return f"{kind}{colon}{folder / place}"
+        return value
 
-    return {n: folder / value if is_path(n) else value for n, value in table.items()}
+    return {name: resolved(name, value) for name, value in table.items()}
 
 
 def _read_items(path: Path) -> list[dict[str, Any]]:

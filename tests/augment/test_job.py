@@ -36,6 +36,19 @@ def train(tmp_path):
     return items
 
 
+def test_every_folder_of_a_job_is_beside_it(tmp_path):
+    (tmp_path / "job.toml").write_text(
+        '[generate]\ngate = "any"\ncopies = "site.index"\ncodec = "released:vae"\n'
+        'encoder = "texts"'
+    )
+
+    settings = Job.from_toml(tmp_path / "job.toml").settings
+
+    assert settings.copies == tmp_path / "site.index"
+    assert settings.codec == f"released:{tmp_path / 'vae'}"
+    assert settings.encoder == str(tmp_path / "texts")
+
+
 def test_the_shipped_model_is_no_folder_beside_the_job(tmp_path):
     (tmp_path / "job.toml").write_text('[generate]\nmodel = "base"')
 
