@@ -35,7 +35,6 @@ from hospitals import (
 )
 from measures import alignment, aurocs
 from phantoms import CODEC, TAUGHT, Patient, patients, public_store
-from reader import Reader
 from tqdm import tqdm
 
 from ctflow_fed.ct.labels import FINDINGS
@@ -45,6 +44,7 @@ from ctflow_fed.deployment.local import run_locally
 from ctflow_fed.federation import FederationSettings, read_ledger
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import load_package, package_folder, save_package
+from ctflow_fed.reader import Reader
 from ctflow_fed.sampling import VolumeRequest, VolumeSampler
 from ctflow_fed.shapes import HU
 from ctflow_fed.training import describe, evaluate_loss, fit

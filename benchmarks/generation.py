@@ -43,7 +43,6 @@ from phantoms import (
     public_store,
 )
 from pictures import plot, save_pairs, save_samples
-from reader import Reader
 from recipes import train_ctflow, train_ours
 from tqdm import tqdm
 
@@ -54,6 +53,7 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.evaluation.distances import frechet_distance, kernel_distance
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import FMvT, load_package
+from ctflow_fed.reader import Reader
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import HU

@@ -3,7 +3,7 @@
     python examples/04_classifier.py
 
 The training script is `main`, under 30 lines; `real_items` stands in for a datalist of
-your own. The network is thin and sees eight coarse volumes from each dataset: it shows
+your own. The network is thin and sees four coarse volumes from each dataset: it shows
 the way, no more.
 """
 
@@ -50,11 +50,11 @@ def main(folder: Path) -> None:
         "swapped in": Dataset(items, Compose([swap, load])),
         "drawn on demand": CacheDataset(mixed, load, progress=False),
     }
-    sampler = WeightedRandomSampler(augment.mix_weights(items, ratio=0.5), 8)
+    sampler = WeightedRandomSampler(augment.mix_weights(items, ratio=0.5), 4)
     network = DenseNet121(3, 1, len(FINDINGS), init_features=16, growth_rate=8)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     for kind, dataset in datasets.items():
-        for batch in ThreadDataLoader(dataset, batch_size=4, sampler=sampler):
+        for batch in ThreadDataLoader(dataset, batch_size=2, sampler=sampler):
             logits = network(batch["image"].as_tensor())
             loss = binary_cross_entropy_with_logits(logits, batch["label"])
             network.zero_grad()

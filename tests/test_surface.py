@@ -27,6 +27,7 @@ DOORS = {
         "mix_weights",
         "plan",
         "probe",
+        "train_reader",
         "write_datalist",
         "write_dicom",
     ],

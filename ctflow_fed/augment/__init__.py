@@ -18,6 +18,7 @@ from ctflow_fed.augment.export import write_dicom
 from ctflow_fed.augment.generation import generate
 from ctflow_fed.augment.job import Job, PlanSettings
 from ctflow_fed.augment.planning import Plan, plan
+from ctflow_fed.augment.reading import train_reader
 from ctflow_fed.augment.record import Origin, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.settings import GenerateSettings
@@ -45,6 +46,7 @@ __all__ = [
     "mix_weights",
     "plan",
     "probe",
+    "train_reader",
     "write_datalist",
     "write_dicom",
 ]

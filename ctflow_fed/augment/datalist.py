@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctflow_fed.augment.item import harmonised, synthetic_item
+from ctflow_fed.augment.item import harmonised, patient_of, synthetic_item
 from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import SettingsError
-from ctflow_fed.files import write_json
+from ctflow_fed.errors import ReportTableError, SettingsError
+from ctflow_fed.files import read_json, write_json
 from ctflow_fed.seeds import derive_seed
 
-__all__ = ["extend", "mix_weights", "write_datalist"]
+__all__ = ["extend", "mix_weights", "read_datalist", "write_datalist"]
 
 
 def extend(
@@ -69,6 +69,29 @@ def mix_weights(items: Iterable[Mapping[str, Any]], ratio: float) -> list[float]
     return [share / synthetic if kind else (1 - share) / real for kind in kinds]
 
 
+def read_datalist(path: Path) -> list[dict[str, Any]]:
+    """Read a datalist: a list of items, or an object with one under ``training``.
+
+    The paths of images are taken to be relative to the folder of the file.
+    """
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        value = None
+    items = value.get("training") if isinstance(value, dict) else value
+    if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
+        raise ReportTableError(
+            "expected a datalist, a JSON list of items or an object with one under "
+            "'training', got another file; export it again"
+        )
+    return [
+        {**item, "image": str(path.parent / item["image"])}
+        if isinstance(item.get("image"), str)
+        else item
+        for item in items
+    ]
+
+
 def write_datalist(
     items: Sequence[Mapping[str, Any]], path: Path | str, *, folds: int = 5
 ) -> None:
@@ -83,7 +106,9 @@ def write_datalist(
     """
     path = Path(path)
     every = [harmonised(item) for item in items]
-    fold_of = _folds({_patient(item) for item in every if not item["synthetic"]}, folds)
+    fold_of = _folds(
+        {patient_of(item) for item in every if not item["synthetic"]}, folds
+    )
     training = [_entry(item, path.parent, fold_of) for item in every]
     value = {
         "description": "chest CT, in part synthetic: not for diagnostic use",
@@ -101,10 +126,6 @@ def _bound(items: Sequence[Mapping[str, Any]], max_ratio: float) -> int:
         raise SettingsError("max_ratio must be 0 or more; leave it out for no bound")
     present = sum(item["synthetic"] is True for item in items)
     return max(0, math.floor(max_ratio * (len(items) - present)) - present)
-
-
-def _patient(item: Mapping[str, Any]) -> str:
-    return str(item.get("patient", item["sample_id"]))
 
 
 def _folds(patients: set[str], folds: int) -> dict[str, int]:
@@ -132,4 +153,4 @@ def _entry(
         "synthetic": item["synthetic"],
         "sample_id": item["sample_id"],
     }
-    return entry if item["synthetic"] else {**entry, "fold": fold_of[_patient(item)]}
+    return entry if item["synthetic"] else {**entry, "fold": fold_of[patient_of(item)]}

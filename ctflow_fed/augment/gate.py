@@ -4,7 +4,8 @@ The numbers are written down whatever they say, and the seed of every volume tha
 drawn for a request with them.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from ctflow_fed.ct.continuity import Continuity, continuity_of
 from ctflow_fed.ct.volume import CTVolume, refuse_other_than_hounsfield
 from ctflow_fed.errors import VolumeError
 from ctflow_fed.files import sha256_of
+from ctflow_fed.reader import Reader
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["Drawn", "Gate", "candidate_seed"]
@@ -51,10 +53,11 @@ class Drawn:
         return replace(better, candidates=self.candidates + other.candidates)
 
 
-def _merit(drawn: Drawn) -> tuple[bool, float]:
-    """What passes is better than what does not, then what jumps less."""
+def _merit(drawn: Drawn) -> tuple[bool, float, float]:
+    """What passes is better, then what is read more surely, then what jumps less."""
     judged = next(each for each in drawn.candidates if each.seed == drawn.seed)
-    return not judged.refusal, -judged.numbers["jump"]
+    numbers = judged.numbers
+    return not judged.refusal, numbers.get("sureness", 0.0), -numbers["jump"]
 
 
 class Gate:
@@ -73,9 +76,19 @@ class Gate:
         if settings.copies is not None:
             self.index = CopyIndex.load(settings.copies)
             self.decisive["copies"] = sha256_of(settings.copies)
+        self.reader: Reader | None = None
+        if settings.reader is not None:
+            self.reader = Reader()
+            self.reader.load(settings.reader)
+            self.decisive["reader"] = sha256_of(settings.reader)
 
-    def judge(self, volume: CTVolume, seed: int) -> Drawn:
-        """Measure a volume that was drawn from a seed, and say why it is refused."""
+    def judge(
+        self, volume: CTVolume, seed: int, findings: Collection[str] = ()
+    ) -> Drawn:
+        """Measure a volume that was drawn from a seed, and say why it is refused.
+
+        ``findings`` are those that it was asked to show.
+        """
         chest, run = check_chest(volume), continuity_of(volume)
         numbers = {**chest.numbers, **asdict(run), "mean_hu": float(volume.hu.mean())}
         refusals = [*_not_hounsfield(volume), *_not_continuous(run)]
@@ -83,6 +96,10 @@ class Gate:
             found = self.index.check(picture_of(volume))
             numbers |= {"likeness": found.likeness, "likeness_of_copies": found.alarm}
             refusals += _copied(found)
+        if self.reader is not None:
+            read = _read(self.reader, volume, findings)
+            numbers |= read
+            refusals += _not_read(read)
         if self.region == "chest":
             refusals.append(chest.refusal)
         rounded = {name: round(value, 4) for name, value in numbers.items()}
@@ -100,6 +117,30 @@ def _copied(found: CopyCheck) -> Iterator[str]:
         yield (
             f"expected no copy of a scan, got a likeness of {found.likeness:.2f} where "
             f"patients have up to {found.alarm:.2f}"
+        )
+
+
+def _read(
+    reader: Reader, volume: CTVolume, findings: Collection[str]
+) -> dict[str, float]:
+    """Return the probability of each finding that can be read.
+
+    ``sureness`` is how far the logits of those asked for are above what 90 % of real
+    scans with them have, for the least sure of them.
+    """
+    logits = reader.logits(volume)
+    read = {f"reads {name}": 1 / (1 + math.exp(-logits[name])) for name in reader.known}
+    above = [
+        logits[n] - reader.known[n].threshold for n in reader.known if n in findings
+    ]
+    return {**read, "sureness": min(above)} if above else read
+
+
+def _not_read(read: Mapping[str, float]) -> Iterator[str]:
+    if read.get("sureness", 0.0) < 0:
+        yield (
+            "expected a finding to be read as surely as in real scans with it, got one "
+            "that is not"
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import ReportTableError
 
-__all__ = ["harmonised", "label_vector", "synthetic_item"]
+__all__ = ["harmonised", "label_vector", "patient_of", "synthetic_item"]
 
 
 def label_vector(item: Mapping[str, Any]) -> np.ndarray:
@@ -45,6 +45,11 @@ def harmonised(item: Mapping[str, Any]) -> dict[str, Any]:
     }
     patient = item.get("patient")
     return known if patient is None else {**known, "patient": str(patient)}
+
+
+def patient_of(item: Mapping[str, Any]) -> str:
+    """Return whose a harmonised item is; each is its own where nobody says."""
+    return str(item.get("patient", item["sample_id"]))
 
 
 def synthetic_item(

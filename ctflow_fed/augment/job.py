@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ctflow_fed.augment.datalist import read_datalist
 from ctflow_fed.augment.generation import generate
 from ctflow_fed.augment.planning import Plan, plan
 from ctflow_fed.augment.settings import GenerateSettings
 from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.errors import ReportTableError, SettingsError
-from ctflow_fed.files import read_json
 
 __all__ = ["Job", "PlanSettings"]
 
@@ -41,11 +41,11 @@ class PlanSettings:
     def make(self) -> Plan:
         """Read the files and make the plan."""
         return plan(
-            None if self.datalist is None else _read_items(self.datalist),
+            None if self.datalist is None else read_datalist(self.datalist),
             target=self.target,
             ratio=self.ratio,
             reports=[] if self.reports is None else _read_texts(self.reports),
-            exclude=[] if self.exclude is None else _read_items(self.exclude),
+            exclude=[] if self.exclude is None else read_datalist(self.exclude),
             sentences=self.sentences,
             age_band=self.age_band,
             sex=self.sex,
@@ -175,21 +175,6 @@ def _resolved(table: Mapping[str, Any], kinds: _Kinds, folder: Path) -> dict[str
         return value
 
     return {name: resolved(name, value) for name, value in table.items()}
-
-
-def _read_items(path: Path) -> list[dict[str, Any]]:
-    """Read a datalist."""
-    try:
-        value = read_json(path)
-    except (OSError, ValueError, RecursionError):
-        value = None
-    items = value.get("training") if isinstance(value, dict) else value
-    if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
-        raise ReportTableError(
-            "expected a datalist, a JSON list of items or an object with one under "
-            "'training', got another file; export it again"
-        )
-    return items
 
 
 def _read_texts(path: Path) -> list[str]:

@@ -26,6 +26,8 @@ class GenerateSettings:
     lungs as well. With ``candidates`` so many volumes are drawn for a request, each
     from a seed of its own, and the best is kept. ``copies`` is the private index of a
     site (`ctflow_fed.copies.CopyIndex`): what repeats one of its scans is refused.
+    ``reader`` is one of `train_reader`: a volume in which it reads a finding less
+    surely than in 90 % of the real scans with it is refused.
     Where volumes are streamed into a training, the workers wait while ``ahead`` volumes
     or more lie there unspent.
     """
@@ -44,6 +46,7 @@ class GenerateSettings:
     gate: str = "none"
     candidates: int = 1
     copies: Path | None = None
+    reader: Path | None = None
     ahead: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,8 +61,8 @@ class GenerateSettings:
             )
         if self.ahead is not None and self.ahead < 1:
             raise SettingsError(f"volumes ahead must be 1 or more, got {self.ahead}")
-        if self.gate == "none" and (self.candidates > 1 or self.copies):
+        if self.gate == "none" and (self.candidates > 1 or self.copies or self.reader):
             raise SettingsError(
-                "several candidates, or an index of copies, need a quality gate; take "
-                "the gate any or chest"
+                "several candidates, an index of copies or a reader need a quality "
+                "gate; take the gate any or chest"
             )

@@ -60,14 +60,16 @@ class SynthWorker:
         seeds = [candidate_seed(each.seed, number) for each in batch]
         asked = [_asked(*pair) for pair in zip(batch, seeds, strict=True)]
         return [
-            volume if isinstance(volume, str) else self._judged(volume, seed)
-            for volume, seed in zip(self._sampled(asked), seeds, strict=True)
+            made if isinstance(made, str) else self._judged(made, seed, request)
+            for made, seed, request in zip(
+                self._sampled(asked), seeds, batch, strict=True
+            )
         ]
 
-    def _judged(self, volume: CTVolume, seed: int) -> Drawn:
-        return (
-            Drawn(volume, seed) if self.gate is None else self.gate.judge(volume, seed)
-        )
+    def _judged(self, volume: CTVolume, seed: int, request: SynthRequest) -> Drawn:
+        if self.gate is None:
+            return Drawn(volume, seed)
+        return self.gate.judge(volume, seed, request.findings)
 
     def _sampled(self, asked: Sequence[VolumeRequest]) -> list[CTVolume | str]:
         """Draw volumes, in halves where memory is short; what fails says why."""

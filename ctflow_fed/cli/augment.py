@@ -1,4 +1,4 @@
-"""``ctflow augment plan | run | dicom | status``."""
+"""``ctflow augment plan | run | reader | dicom | status``."""
 
 import json
 import time
@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ctflow_fed import augment
+from ctflow_fed.augment.datalist import read_datalist
 from ctflow_fed.cli.drawing import sampler_options
 from ctflow_fed.cli.options import PACKAGE
 from ctflow_fed.errors import SettingsError
@@ -124,6 +125,11 @@ def plan(
     help="A site's private index: the gate refuses what repeats one of its scans.",
 )
 @click.option(
+    "--reader",
+    type=PATH,
+    help="A reader: the gate refuses volumes in which it does not read what was asked.",
+)
+@click.option(
     "--ahead", type=int, help="Wait while so many volumes lie there for a stream."
 )
 @sampler_options
@@ -147,6 +153,23 @@ def run(
         made = job.plan.make()
     store = job.choosing(**chosen).draw(made or augment.Plan.load(plan_file), shard)
     _show(store.status())
+
+
+@command.command()
+@click.argument("datalist", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The reader, .safetensors.")
+@click.option("--steps", default=700, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True)
+def reader(datalist: Path, out: Path, steps: int, seed: int) -> None:
+    """Train a reader of findings on the real scans of a DATALIST, for the gate.
+
+    A quarter of the patients is held out to see what it can read.
+    """
+    items = read_datalist(datalist)
+    found = augment.train_reader(items, out, steps=steps, seed=seed)
+    click.echo(f"{len(found)} of 18 findings can be read")
+    for name, auroc in found.items():
+        click.echo(f"  {name:<36}  AUROC {auroc:.2f}")
 
 
 @command.command()

@@ -262,6 +262,7 @@ def test_a_dataset_says_that_the_gate_refused(asked, model, tmp_path):
         {"gate": "any", "candidates": 65},
         {"candidates": 2},
         {"copies": Path("index")},
+        {"reader": Path("reader")},
     ],
 )
 def test_settings_of_a_gate_that_make_no_sense_are_refused(values):

@@ -170,7 +170,7 @@ def test_every_setting_of_the_sampler_that_may_be_chosen_is_one():
     chosen = {field.name for field in fields(GenerateSettings)}
 
     known = {field.name for field in fields(SampleSettings)}
-    judging = {"gate", "candidates", "copies", "ahead"}
+    judging = {"gate", "candidates", "copies", "reader", "ahead"}
     assert chosen - known == {"batch", "codec", "encoder", *judging}
 
 
