@@ -1,9 +1,10 @@
-"""``ctflow evaluate fidelity | codec | drift | privacy | index``."""
+"""``ctflow evaluate fidelity | codec | drift | alignment | privacy | index``."""
 
 from pathlib import Path
 
 import click
 
+from ctflow_fed.cli.evaluate_alignment import alignment
 from ctflow_fed.cli.evaluate_privacy import index, privacy
 from ctflow_fed.cli.options import FOLDER
 from ctflow_fed.cli.results import result_options, show_results
@@ -93,5 +94,6 @@ def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None
     show_results(found, out, as_json)
 
 
+command.add_command(alignment)
 command.add_command(index)
 command.add_command(privacy)

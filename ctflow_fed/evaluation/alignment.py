@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import SettingsError
@@ -27,6 +27,7 @@ from ctflow_fed.evaluation.scores import (
     interval,
     resampled_auroc,
 )
+from ctflow_fed.reader.calibration import FEWEST, READABLE
 from ctflow_fed.seeds import derive_seed
 
 __all__ = [
@@ -37,17 +38,11 @@ __all__ = [
     "pair_figures",
 ]
 
-READABLE = 0.8
-"""The AUROC on real scans from which a finding counts as read."""
-
-FEWEST = 5
-"""Volumes with a finding, and without it, on each side."""
-
 CONSISTENT = 0.9
 DRAWS = 1000
 FEWEST_PAIRS = 5
 
-Logits = Float64[np.ndarray, "volumes 18"]
+Logits = Float[np.ndarray, "_ 18"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +67,7 @@ def consistency_index(
 
 
 def movement(
-    with_it: Logits, without: Logits, place: int, spread: Float64[np.ndarray, "18"]
+    with_it: Logits, without: Logits, place: int, spread: Float[np.ndarray, "18"]
 ) -> float:
     """Return how far a finding's logit moves, in deviations of the others' movement.
 

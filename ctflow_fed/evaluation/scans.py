@@ -10,7 +10,7 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import ReportTableError
 from ctflow_fed.files import sha256_of
 
-__all__ = ["Scan", "read_patients", "read_prompts", "scans_of"]
+__all__ = ["Scan", "read_pairs", "read_patients", "read_prompts", "scans_of"]
 
 ENDINGS = (".nii", ".nii.gz")
 
@@ -57,14 +57,25 @@ def read_prompts(path: Path) -> dict[str, str]:
     return {_stem(Path(drawn)): _stem(Path(real)) for drawn, real in rows}
 
 
-def _rows(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
+def read_pairs(path: Path) -> list[tuple[str, str, str]]:
+    """Read a table of pairs of synthetic files whose reports differ by one finding.
+
+    Its columns are ``finding``, ``with`` and ``without``.
+    """
+    return [
+        (finding.strip(), _stem(Path(first)), _stem(Path(second)))
+        for finding, first, second in _rows(path, "finding", "with", "without")
+    ]
+
+
+def _rows(path: Path, *names: str) -> Iterator[tuple[str, ...]]:
     columns, rows = read_table(path)
-    if not {first, second} <= set(columns):
+    if not set(names) <= set(columns):
         raise ReportTableError(
-            f"expected a table with the columns {first} and {second}, found others; "
+            f"expected a table with the columns {', '.join(names)}, found others; "
             "name them so"
         )
-    return ((row[first], row[second]) for _, row in rows)
+    return (tuple(row[name] for name in names) for _, row in rows)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ctflow_fed.ct.labels import FINDINGS
 
-__all__ = ["Calibration", "calibrated"]
+__all__ = ["FEWEST", "READABLE", "Calibration", "calibrated"]
 
 READABLE = 0.8
 """The AUROC on held-out scans from which a finding counts as read."""
