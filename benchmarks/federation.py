@@ -33,7 +33,7 @@ from hospitals import (
     site_stores,
     volumes_of,
 )
-from measures import alignment, aurocs
+from measures import aurocs
 from phantoms import CODEC, TAUGHT, Patient, patients, public_store
 from tqdm import tqdm
 
@@ -41,6 +41,7 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.local import run_locally
+from ctflow_fed.evaluation.alignment import consistency_index
 from ctflow_fed.federation import FederationSettings, read_ledger
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import load_package, package_folder, save_package
@@ -172,7 +173,9 @@ class Bench:
         real = aurocs(reader.read(volumes_of(self.held_out, self.patients))[0], truth)
         drawn = self._drawn(self.out / f"drawn-{name}", model)
         found = aurocs(reader.read(drawn)[0], truth[:DRAWN])
-        index, names = alignment(found, {k: v for k, v in real.items() if k in found})
+        index, names = consistency_index(
+            found, {k: v for k, v in real.items() if k in found}
+        )
         print(f"{name}: alignment {index:.3f} over {', '.join(names)}")
         return index
 

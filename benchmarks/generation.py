@@ -27,12 +27,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from measures import (
-    READABLE,
-    alignment,
     aurocs,
     drift,
     height_profile,
-    movement,
     seam_ratio,
 )
 from phantoms import (
@@ -50,10 +47,12 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.phantom import compose
 from ctflow_fed.ct.report import HashingReportEncoder, ReportEncoder
 from ctflow_fed.ct.store import LatentStore
+from ctflow_fed.evaluation.alignment import consistency_index, movement
 from ctflow_fed.evaluation.distances import frechet_distance, kernel_distance
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import FMvT, load_package
 from ctflow_fed.reader import Reader
+from ctflow_fed.reader.calibration import READABLE
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.shapes import HU
@@ -221,7 +220,7 @@ class Bench:
         logits, features = self._read(drawn)
         found = aurocs(logits, self.truth[:n])
         ceiling = {k: v for k, v in self.readable.items() if k in found}
-        index, names = alignment(found, ceiling)
+        index, names = consistency_index(found, ceiling)
         counts = [len(volume) - SLICES for volume in drawn]
         fd = frechet_distance(features, self.real_features[-n:])
         return {

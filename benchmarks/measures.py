@@ -1,6 +1,6 @@
 """What is measured on synthetic volumes; every figure beside that of real ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,9 +8,6 @@ from torchmetrics.functional.classification import binary_auroc
 
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.shapes import HU
-
-READABLE = 0.8
-"""The AUROC on real volumes from which a finding counts as read."""
 
 JOINT = 16
 """Where the clips of the paper meet: every 16th slice."""
@@ -28,15 +25,6 @@ def aurocs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         for place, name in enumerate(FINDINGS)
         if 0 < labels[:, place].sum() < len(labels)
     }
-
-
-def alignment(
-    drawn: Mapping[str, float], real: Mapping[str, float]
-) -> tuple[float, list[str]]:
-    """Return the mean of (AUC - .5) / (AUC_real - .5) and the findings it is over."""
-    names = [name for name, value in real.items() if value >= READABLE]
-    shares = [(drawn[name] - 0.5) / (real[name] - 0.5) for name in names]
-    return float(np.mean(shares)), names
 
 
 def seam_ratio(volumes: Sequence[HU], real: Sequence[HU]) -> float:
@@ -86,18 +74,6 @@ def drift(drawn: np.ndarray, real: np.ndarray) -> dict[str, float]:
         "contrast_low": float(bounds[0]),
         "contrast_high": float(bounds[1]),
     }
-
-
-def movement(
-    with_it: np.ndarray, without: np.ndarray, place: int, spread: np.ndarray
-) -> float:
-    """Return how far a finding's logit moves, in deviations of the others' movement.
-
-    Logits are ``[pairs, 18]``, each divided by its ``spread`` on real volumes.
-    """
-    moved = (with_it - without) / spread
-    others = np.delete(moved, place, axis=1)
-    return float(moved[:, place].mean() / others.std())
 
 
 def _contrast(profiles: np.ndarray) -> np.ndarray:
