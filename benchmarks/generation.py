@@ -30,7 +30,6 @@ from measures import (
     aurocs,
     drift,
     height_profile,
-    seam_ratio,
 )
 from phantoms import (
     CODEC,
@@ -49,6 +48,7 @@ from ctflow_fed.ct.report import HashingReportEncoder, ReportEncoder
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.evaluation.alignment import consistency_index, movement
 from ctflow_fed.evaluation.distances import frechet_distance, kernel_distance
+from ctflow_fed.evaluation.drift.seams import seam_ratio
 from ctflow_fed.files import write_atomically, write_json
 from ctflow_fed.model import FMvT, load_package
 from ctflow_fed.reader import Reader

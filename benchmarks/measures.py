@@ -9,9 +9,6 @@ from torchmetrics.functional.classification import binary_auroc
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.shapes import HU
 
-JOINT = 16
-"""Where the clips of the paper meet: every 16th slice."""
-
 
 def aurocs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return the AUROC of each finding that some volumes have and some have not."""
@@ -25,25 +22,6 @@ def aurocs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         for place, name in enumerate(FINDINGS)
         if 0 < labels[:, place].sum() < len(labels)
     }
-
-
-def seam_ratio(volumes: Sequence[HU], real: Sequence[HU]) -> float:
-    """Return the mean jump across every 16th slice over that elsewhere, against real.
-
-    Anatomy too jumps more at some heights than at others: the ratio is divided by that
-    of real volumes, so that 1 is no seam.
-    """
-    return _jump_ratio(volumes) / _jump_ratio(real)
-
-
-def _jump_ratio(volumes: Sequence[HU]) -> float:
-    across, elsewhere = [], []
-    for volume in volumes:
-        jumps = np.abs(np.diff(volume.astype(np.float32), axis=0)).mean((1, 2))
-        joints = np.arange(JOINT - 1, len(jumps), JOINT)
-        across.extend(jumps[joints])
-        elsewhere.extend(np.delete(jumps, joints))
-    return float(np.mean(across) / np.mean(elsewhere)) if across else float("nan")
 
 
 def height_profile(volumes: Sequence[HU], points: int = 20) -> np.ndarray:

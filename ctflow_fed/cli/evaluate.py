@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ctflow_fed.cli.evaluate_alignment import alignment
+from ctflow_fed.cli.evaluate_drift import drift
 from ctflow_fed.cli.evaluate_privacy import index, privacy
 from ctflow_fed.cli.options import FOLDER
 from ctflow_fed.cli.results import result_options, show_results
@@ -95,5 +96,6 @@ def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None
 
 
 command.add_command(alignment)
+command.add_command(drift)
 command.add_command(index)
 command.add_command(privacy)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ctflow_fed.clips import (
+    CLIP_SLICES,
     ClipPlan,
     Span,
     anchored,
@@ -112,6 +113,28 @@ class VolumeSampler:
         plan = between(len(volume.hu), factor, self.settings.clip_slices)
         return self._complete(volume, report, plan, volume.spacing[0] / factor, seed)
 
+    def redraw(self, volume: CTVolume, report: str, *, seed: int) -> CTVolume:
+        """Draw every 16 slices of a real volume anew, from the real 16 below them.
+
+        The lowest 16 stay as they are. Errors do not add up in it ("teacher forcing"),
+        so what it lacks is not drift. Refused as `extend` is.
+        """
+        _refuse_paper_s(self.plan)
+        real = volume.squared(self.image_size)
+        latents = self.codec.encode(torch.from_numpy(real.hu).float().to(self.device))
+        slices, told = len(real.hu), self._tokens([report])
+        span = Span(slices, volume.spacing[0])
+        hu = real.hu.copy()
+        for start in range(CLIP_SLICES, slices, CLIP_SLICES):
+            clip = tuple(range(start - CLIP_SLICES, start + CLIP_SLICES))
+            plan = ClipPlan(slices, ((clip,),), clip[:CLIP_SLICES])
+            drawing = Drawing(told, [span], [seed], self.edges)
+            known = latents[start - CLIP_SLICES : start].transpose(0, 1)[None]
+            (drawn,) = draw_volumes(self.network, drawing, plan, self.settings, known)
+            above = drawn[:, start : start + CLIP_SLICES].transpose(0, 1)
+            hu[start : start + CLIP_SLICES] = self._decode(above)
+        return CTVolume(hu, real.affine, (*real.notes, "redrawn from slices below"))
+
     def _draw(self, requests: Sequence[VolumeRequest]) -> list[CTVolume]:
         slices, known = requests[0].slices, self.provenance
         height_mm = known.spacing[0] * known.slices
@@ -142,11 +165,7 @@ class VolumeSampler:
         self, volume: CTVolume, report: str, plan: ClipPlan, slice_mm: float, seed: int
     ) -> CTVolume:
         """Draw what a plan lacks of a real volume."""
-        if self.plan == "ctflow":
-            raise MismatchError(
-                "expected a model that knows slices of its own clip, got one of the "
-                "paper's method; train it further with the method known"
-            )
+        _refuse_paper_s(self.plan)
         real = volume.squared(self.image_size)
         latents = self.codec.encode(torch.from_numpy(real.hu).float().to(self.device))
         drawing = Drawing(
@@ -209,6 +228,14 @@ def _plan_of(method: str, chosen: str | None) -> str:
             "the plan out, or train the model further with the other method"
         )
     return plan
+
+
+def _refuse_paper_s(plan: str) -> None:
+    if plan == "ctflow":
+        raise MismatchError(
+            "expected a model that knows slices of its own clip, got one of the "
+            "paper's method; train it further with the method known"
+        )
 
 
 def _check_same(part: str, expected: str, got: str) -> None:
