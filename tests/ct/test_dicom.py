@@ -352,7 +352,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "eight bits": (one("BitsAllocated", 8), "16-bit"),
     "lossy history": (one("LossyImageCompression", "01"), "missing slice"),
     "lossy history of all": (all_of("LossyImageCompression", "01"), "lossy"),
-    "lossy syntax": (lambda s: edit(s / "00004.dcm", lossy_syntax), "missing slice"),
+    "lossy syntax": (lambda s: edit(s / "00004.dcm", lossy_syntax), "lossy"),
     "other unit": (all_of("RescaleType", "US"), "another unit"),
     "no slope": (without("RescaleSlope"), "RescaleSlope"),
     "no intercept": (without("RescaleIntercept"), "RescaleIntercept"),

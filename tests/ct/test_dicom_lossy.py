@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
 from ctflow_fed.ct.dicom import SeriesTags, read_series, write_series
 from ctflow_fed.ct.policy import IntakePolicy
@@ -100,6 +100,19 @@ def test_a_lossy_series_is_refused_or_by_policy_read_and_flagged(series, name):
     assert 0 < error.max() < most
     assert error.mean() < 10
     assert volume.notes == (FLAG,)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit])
+def test_a_jpeg_of_twelve_bits_is_refused_as_lossy_by_any_policy(series, syntax):
+    baseline(series)
+    for path in series.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path)
+
+    with pytest.raises(VolumeError, match="lossy compression that cannot be read"):
+        read_series(series, ACCEPTING)
 
 
 def test_a_picture_of_eight_bits_is_no_ct_unless_it_is_a_jpeg(series):

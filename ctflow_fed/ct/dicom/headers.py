@@ -205,26 +205,25 @@ def _slices(dataset: Dataset, path: Path, offset: int) -> Iterator[SliceHeader]:
 
 def _refuse_other_pixels(dataset: Dataset) -> None:
     """Refuse several samples, unknown compression, absurd sizes, and what is not HU."""
-    if dataset.file_meta.get("TransferSyntaxUID") not in SYNTAXES:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax not in SYNTAXES:
         raise VolumeError(
             "expected slices in a transfer syntax of CT, got another or none; export "
             "the original, uncompressed"
         )
-    if SYNTAXES[dataset.file_meta.TransferSyntaxUID] == "none":
+    big = syntax == ExplicitVRBigEndian
+    bits = integer(dataset, "BitsAllocated", big=big)
+    if SYNTAXES[syntax] == "none" or (syntax in JPEG_8_BIT and bits != 8):
         raise VolumeError(
             "expected uncompressed or losslessly compressed slices, got a lossy "
             "compression that cannot be read; export the original"
         )
-    big = dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     picture = (
         integer(dataset, "SamplesPerPixel", big=big),
-        integer(dataset, "BitsAllocated", big=big),
+        bits,
         *texts(dataset, "PhotometricInterpretation"),
     )
-    eight_bits = picture == (1, 8, "MONOCHROME2") and (
-        dataset.file_meta.TransferSyntaxUID in JPEG_8_BIT
-    )
-    if picture != (1, 16, "MONOCHROME2") and not eight_bits:
+    if picture != (1, 8 if syntax in JPEG_8_BIT else 16, "MONOCHROME2"):
         raise VolumeError(
             "expected one 16-bit MONOCHROME2 sample a pixel, got another kind of "
             "picture; export the original CT"
