@@ -1,6 +1,7 @@
 """A torch dataset of synthetic volumes that are drawn when they are asked for."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ctflow_fed.model import package_folder
 
 __all__ = ["SyntheticCTDataset"]
 
+PAUSE = 0.5  # seconds between two looks at what a run has drawn
+
 _drawing = threading.Lock()
 """The threads of a process share its sampler and its cores."""
 
@@ -29,7 +32,8 @@ class SyntheticCTDataset(Dataset[Any]):
     ``data`` has the items (those of `extend`) from the start, before anything is drawn:
     for `mix_weights`, or as the ``data`` of another dataset, which then draws what it
     touches. The folder is a `SynthStore`, whose names are hashes of request and
-    generator: what another run or `generate` has drawn there is not drawn again.
+    generator: what another run or `generate` has drawn there is not drawn again, and
+    what a `generate` that goes on may draw is waited for.
 
     It may be shared by the workers of a loader; each loads the model when it first
     needs it, and no volume is drawn twice. With a GPU take MONAI's ``ThreadDataLoader``
@@ -79,6 +83,9 @@ class SyntheticCTDataset(Dataset[Any]):
     def _draw(self, request: SynthRequest) -> None:
         """Draw a volume, unless another process does so: then wait for that."""
         sample_id = self.store.header.origin.sample_id(request)
+        while self.store.runs.live() and sample_id not in self.store:
+            self._refuse(sample_id)
+            time.sleep(PAUSE)  # a run of `generate` will have drawn it
         self._refuse(sample_id)
         lock = self.store.folder / "locks" / sample_id[:2]
         with awaited(lock), _drawing:

@@ -19,6 +19,10 @@ BUSY = (
 )
 
 
+MOMENT = 0.3
+"""Seconds: who only asks whether a run goes on holds its lock for as long as that."""
+
+
 class Runs:
     """The runs that fill a folder, each with files of its own.
 
@@ -37,7 +41,7 @@ class Runs:
         Raises ``IncompleteError`` where another process fills the same part.
         """
         path = self._lock(shard)
-        with locked(path, BUSY):
+        with locked(path, BUSY, MOMENT):
             for other in self.live():
                 if other != path and not _is_beside(other, shard):
                     raise IncompleteError(BUSY)

@@ -1,6 +1,8 @@
 """Volumes that are drawn when a loader asks for them."""
 
 import pickle
+import shutil
+import time
 from threading import Thread
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 
 from ctflow_fed.augment import (
     GenerateSettings,
+    Plan,
     SyntheticCTDataset,
     extend,
     generate,
     mix_weights,
 )
+from ctflow_fed.augment.shard import WHOLE
 from ctflow_fed.errors import IncompleteError, MismatchError
 
 QUICK = GenerateSettings(steps=1, solver="euler")
@@ -95,6 +99,27 @@ def test_threads_that_want_the_same_volume_draw_it_once(dataset):
 
     assert dataset.data[0]["sample_id"] in dataset.store
     assert len(drawn) == 1
+
+
+def test_what_a_run_that_goes_on_may_draw_is_waited_for(dataset, model, tmp_path):
+    other = SyntheticCTDataset(
+        Plan(dataset.requests), model=model, out=tmp_path / "other", settings=QUICK
+    )
+    item = other[0]
+    came = Thread(target=dataset.__getitem__, args=(0,))
+
+    with dataset.store.runs.going_on(WHOLE):
+        came.start()
+        time.sleep(0.7)
+        assert not list(dataset.store.folder.glob("volumes/*"))
+        shutil.copytree(
+            other.store.folder / "volumes", dataset.store.folder / "volumes"
+        )
+        came.join(10)
+        assert not came.is_alive()
+
+    made = dataset.store.sidecar(item["sample_id"])
+    assert made.read_bytes() == other.store.sidecar(item["sample_id"]).read_bytes()
 
 
 def test_what_cannot_be_drawn_is_said_in_one_sentence(dataset):
