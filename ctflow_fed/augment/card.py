@@ -8,6 +8,7 @@ from ctflow_fed.augment.record import Origin, SynthRecord
 from ctflow_fed.augment.store import SynthStore
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.files import write_text
+from ctflow_fed.locks import awaited
 
 __all__ = ["write_card"]
 
@@ -15,10 +16,10 @@ __all__ = ["write_card"]
 def write_card(store: SynthStore) -> None:
     """Write ``card.md`` of a set as it is now."""
     kept, refused = _Counts(), Counter[str]()
-    kept.add(store.sound())
-    refused.update(each.refusal.partition(",")[0] for each in store.refused.sound())
-    text = _card(store, kept, refused)
-    write_text(store.folder / "card.md", text)
+    with awaited(store.folder / "manifest.lock"):  # several shards may end at once
+        kept.add(store.sound())
+        refused.update(each.refusal.partition(",")[0] for each in store.refused.sound())
+        write_text(store.folder / "card.md", _card(store, kept, refused))
 
 
 @dataclass

@@ -126,6 +126,16 @@ def test_volumes_are_drawn_within_every_kind_of_dataset(model, kind, tmp_path):
     check(batch)
 
 
+def test_a_stream_is_an_iterable_dataset(store):
+    dataset = data.IterableDataset(store.stream(), Compose(loading()))
+
+    batches = list(data.ThreadDataLoader(dataset, batch_size=2, num_workers=0))
+
+    assert len(batches) == 3
+    for batch in batches:
+        check(batch)
+
+
 def test_a_bundle_can_name_the_swap(real, store):
     parser = ConfigParser(
         {
