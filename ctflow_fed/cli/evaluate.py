@@ -39,6 +39,20 @@ def command() -> None:
     "every file is a patient of its own.",
 )
 @CODEC
+@click.option(
+    "--slices",
+    "of_slices",
+    default="haar",
+    show_default=True,
+    help="Extractor of features: haar, radimagenet:FILE or imagenet:FILE.",
+)
+@click.option(
+    "--volumes",
+    "of_volumes",
+    default="haar",
+    show_default=True,
+    help="The same of volumes: haar or medicalnet:FILE. FILE is in safetensors.",
+)
 @click.option("--splits", default=100, show_default=True, help="Random halves.")
 @click.option("--seed", default=0, show_default=True)
 @result_options
@@ -47,6 +61,8 @@ def fidelity(
     synth: Path,
     patients: Path | None,
     codec: str,
+    of_slices: str,
+    of_volumes: str,
     splits: int,
     seed: int,
     out: Path,
@@ -55,9 +71,11 @@ def fidelity(
     """Compare the NIfTI volumes of two folders, REAL and SYNTH.
 
     Both are compared with real volumes at the same number: the floor is that of other
-    real ones, the ceiling that of real ones after the codec.
+    real ones, the ceiling that of real ones after the codec. The embedded extractors
+    have learnt nothing: compare their distances only with one another.
     """
     from ctflow_fed.ct.codec import codec_named
+    from ctflow_fed.evaluation.features import extractor_named
     from ctflow_fed.evaluation.fidelity import FidelitySettings, measure_fidelity
     from ctflow_fed.evaluation.measuring import Lens
     from ctflow_fed.evaluation.scans import read_patients, scans_of
@@ -67,7 +85,7 @@ def fidelity(
     found = measure_fidelity(
         scans_of(real, table),
         scans_of(synth),
-        lens=Lens.embedded(),
+        lens=Lens(extractor_named(of_slices, 2), extractor_named(of_volumes, 3)),
         codec=codec_named(codec),
         cache=out / "features",
         settings=settings,

@@ -10,6 +10,11 @@ from ctflow_fed.evaluation.features.extractor import (
     planes,
     windowed,
 )
+from ctflow_fed.evaluation.features.resnet import (
+    ResNetSlices,
+    ResNetVolumes,
+    extractor_named,
+)
 
 __all__ = [
     "PLANES",
@@ -19,6 +24,9 @@ __all__ = [
     "HaarSlices",
     "HaarVolumes",
     "Measured",
+    "ResNetSlices",
+    "ResNetVolumes",
+    "extractor_named",
     "isotropic",
     "planes",
     "windowed",
