@@ -36,7 +36,6 @@ from ctflow_fed.federation.job import Job, open_job
 from ctflow_fed.federation.ledger import (
     SPENT,
     Ledger,
-    RoundRecord,
     is_playing,
     playing,
     read_ledger,
@@ -79,6 +78,7 @@ from ctflow_fed.federation.preflight import (
     mean_spacing,
 )
 from ctflow_fed.federation.progress import Progress, Reporter, read_progress
+from ctflow_fed.federation.round_record import RoundRecord
 from ctflow_fed.federation.server_state import (
     StateWriter,
     beside,

@@ -6,7 +6,8 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from ctflow_fed.federation.ledger import Ledger, RoundRecord
+from ctflow_fed.federation.ledger import Ledger
+from ctflow_fed.federation.round_record import RoundRecord
 
 __all__ = ["Board"]
 

@@ -17,7 +17,7 @@ from ctflow_fed.federation.arrays import (
 )
 from ctflow_fed.federation.depot import Depot
 from ctflow_fed.federation.encoding import Wire, WireArray, compress
-from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, RoundRecord, written
+from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, written
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Change
 from ctflow_fed.federation.part import AdapterPart, Part, part_of
@@ -28,6 +28,7 @@ from ctflow_fed.federation.preflight import (
     mean_slices,
     mean_spacing,
 )
+from ctflow_fed.federation.round_record import RoundRecord
 from ctflow_fed.federation.server_state import (
     StateWriter,
     beside,

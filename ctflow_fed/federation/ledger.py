@@ -23,9 +23,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, get_origin
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -35,6 +34,7 @@ from ctflow_fed.errors import (
     PackageError,
     SettingsError,
 )
+from ctflow_fed.federation.round_record import RoundRecord, read_records
 from ctflow_fed.files import is_sha256, read_json, write_json, write_text
 from ctflow_fed.locks import is_locked, locked
 
@@ -43,7 +43,6 @@ __all__ = [
     "SPENT",
     "STATE",
     "Ledger",
-    "RoundRecord",
     "is_playing",
     "playing",
     "read_ledger",
@@ -64,78 +63,6 @@ JOB = "job"  # the key of its name
 LOCK, RUN, ROUNDS = "lock", "run.json", "rounds.jsonl"
 RELEASED = "released.json"
 STRIKES = 3  # wrong answers before a site is quarantined
-LOSSES = {"train_loss_first", "train_loss_last", "loss_before", "loss_after"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """One line of rounds.jsonl.
-
-    ``slices`` has the weight of each site that took part, ``moved`` how far its update
-    went, relative to the length of the weights; ``refused`` has the reason for each
-    site that did not take part in all of the round, and ``strikes`` are those of them
-    whose answer was wrong. The losses are means over sites by their shares, of the
-    first and the last quarter of training and of the global model before and after the
-    round; a private job has none, nan here and null in the file. ``losses`` are those
-    of the global model after the round at each site. In a private job ``epsilon`` is
-    what each site that took part has spent in all, and ``spent`` are those that cannot
-    take another step. ``digest`` is that of the model's weights, ``state`` that of what
-    the server carries on beside them, empty if nothing. ``sent`` and ``received`` are
-    the bytes of all arrays that went to the sites and came from them; those of the
-    first evaluation, in which every site gets the weights for the first time, count for
-    round 1. ``shards`` is in how many files they travelled that were too large for a
-    message. ``attempts`` is how often the round was begun: twice where the first secure
-    sum came to nothing.
-    """
-
-    round: int
-    slices: dict[str, int]
-    moved: dict[str, float]
-    refused: dict[str, str]
-    strikes: list[str]
-    train_loss_first: float
-    train_loss_last: float
-    loss_before: float
-    loss_after: float
-    losses: dict[str, float]
-    seconds: float
-    sent: int
-    received: int
-    shards: int
-    digest: str
-    state: str
-    epsilon: dict[str, float]
-    spent: list[str]
-    attempts: int
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of all arrays that travelled, in both directions."""
-        return self.sent + self.received
-
-    @classmethod
-    def from_json(cls, value: object) -> "RoundRecord":
-        """Read a line; one of other keys or of kinds that do not fit is refused."""
-        kinds = {each.name: get_origin(each.type) or each.type for each in fields(cls)}
-        if isinstance(value, dict):
-            losses = dict.fromkeys(LOSSES & set(value), math.nan)
-            value |= {key: each for key, each in losses.items() if value[key] is None}
-        if (
-            not isinstance(value, dict)
-            or set(value) != set(kinds)
-            or any(type(value[name]) is not kind for name, kind in kinds.items())
-        ):
-            raise PackageError(
-                "a line of rounds.jsonl is not the record of a round; "
-                "restore the file or begin in a new folder"
-            )
-        return cls(**value)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        values = asdict(self)
-        absent = {key for key in LOSSES if math.isnan(values[key])}
-        return values | dict.fromkeys(absent)
 
 
 class Ledger:
@@ -174,7 +101,7 @@ class Ledger:
                 f"the job that is there was begun with other {different}; "
                 "repeat its settings, or choose a new folder"
             )
-        return cls(folder, job, known, _read_records(folder / ROUNDS))
+        return cls(folder, job, known, read_records(folder / ROUNDS))
 
     @property
     def rounds(self) -> int:
@@ -270,7 +197,7 @@ def read_ledger(folder: Path) -> Ledger:
     if not (folder / RUN).exists():
         raise PackageError(f"expected the folder of a job, got one without a {RUN}")
     job, settings = _read_run(folder / RUN)
-    return Ledger(folder, job, settings, _read_records(folder / ROUNDS))
+    return Ledger(folder, job, settings, read_records(folder / ROUNDS))
 
 
 def playing(folder: Path) -> AbstractContextManager[IO[bytes]]:
@@ -351,23 +278,6 @@ def _read_run(path: Path) -> tuple[str, dict[str, Any]]:
             "folder"
         )
     return job, known
-
-
-def _read_records(path: Path) -> tuple[RoundRecord, ...]:
-    """Read the finished rounds, which must follow one another from the first."""
-    if not path.exists():
-        return ()
-    try:
-        values = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (ValueError, RecursionError):
-        values = [None]
-    records = tuple(RoundRecord.from_json(value) for value in values)
-    if [record.round for record in records] != list(range(1, len(records) + 1)):
-        raise PackageError(
-            "rounds.jsonl must hold round 1, 2, 3 and so on; "
-            "restore it or begin in a new folder"
-        )
-    return records
 
 
 def _read_released(folder: Path) -> dict[str, int]:

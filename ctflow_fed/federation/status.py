@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ctflow_fed.federation.ledger import RoundRecord, is_playing, read_ledger
+from ctflow_fed.federation.ledger import is_playing, read_ledger
 from ctflow_fed.federation.progress import Progress, read_progress
+from ctflow_fed.federation.round_record import RoundRecord
 
 __all__ = ["JobStatus", "status_of"]
 

@@ -29,7 +29,8 @@ with warnings.catch_warnings():
 
     from client.app import app as client
     from ctflow_fed.deployment.cargo import FolderLink, shards_in
-    from ctflow_fed.deployment.site.connection import Flower, GatedConnection
+    from ctflow_fed.deployment.site.connection import GatedConnection
+    from ctflow_fed.deployment.site.exchange import Flower
     from ctflow_fed.deployment.site.site import Site
 
 Answer = Callable[[Message, Context], Message | None]

@@ -10,10 +10,10 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
@@ -24,19 +24,16 @@ from flwr.supercore.run import Run
 
 from ctflow_fed.deployment.site.amounts import passes, spent
 from ctflow_fed.deployment.site.audit import Entry
+from ctflow_fed.deployment.site.exchange import Answer, Flower, Question
 from ctflow_fed.deployment.site.gate import (
     KINDS,
-    WireLike,
     arrays_in,
-    check_arrays,
     check_order,
     check_size,
-    check_spending,
     clean_records,
     read_order,
 )
 from ctflow_fed.deployment.site.objects import (
-    Content,
     Dispatch,
     dispatch_of,
     masked_record,
@@ -45,72 +42,18 @@ from ctflow_fed.deployment.site.objects import (
 )
 from ctflow_fed.deployment.site.secure import SECURE
 from ctflow_fed.deployment.site.site import Site
+from ctflow_fed.deployment.site.update import Update, check_private, checked_update
 from ctflow_fed.errors import CTFlowError, UpdateError
 from ctflow_fed.federation import (
-    Arrays,
-    RoundOrder,
-    Shard,
-    cargo_bytes,
-    manifest_of,
     shards_named,
 )
 
-__all__ = ["FLOWER", "Flower", "GatedConnection"]
+__all__ = ["GatedConnection"]
 
-FLOWER = ("1.41.", "1.42.")
 NEXT_SECONDS, POLL_SECONDS = 3.0, 0.2  # for the next step of a secure round
 ERROR_TEXT = "the site could not answer; its own log has more"
 
 log = logging.getLogger(__name__)
-
-
-class Flower(NamedTuple):
-    """What `http_request_response` yields: how a SuperNode speaks with its server."""
-
-    node_id: int
-    receive: Callable[[], tuple[Message, ObjectTree] | None]
-    send: Callable[[Message, ObjectTree, float], tuple[set[str], str]]
-    get_run: Callable[[int], Run]
-    get_fab: Callable[[str, int], Fab]
-    pull_object: Callable[[int, str], bytes]
-    push_object: Callable[[int, str, str, bytes], None]
-    confirm_message_received: Callable[[int, str], None]
-
-
-@dataclass
-class _Question:
-    """The question that is being answered, with all of its objects."""
-
-    message: Message
-    bundle: str
-    objects: dict[str, bytes] = field(default_factory=dict)
-    order: RoundOrder | None = None
-    secure: Mapping[str, object] = field(default_factory=dict)
-    shards: tuple[Shard, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes came, or are to be fetched."""
-        return sum(map(len, self.objects.values())) + cargo_bytes(self.shards)
-
-
-@dataclass
-class _Answer:
-    """An answer that is held back until its last object is there."""
-
-    root: str
-    has_error: bool
-    seconds: float
-    missing: set[str]
-    objects: dict[str, bytes] = field(default_factory=dict)
-
-
-class _Update(NamedTuple):
-    """An update that was checked: to which order, from what weights, and as it came."""
-
-    order: RoundOrder
-    start: Arrays
-    sent: Mapping[str, WireLike]
 
 
 class GatedConnection:
@@ -118,8 +61,8 @@ class GatedConnection:
 
     def __init__(self, flower: Flower, site: Site) -> None:
         self._flower, self._site = flower, site
-        self._question: _Question | None = None
-        self._answer: _Answer | None = None
+        self._question: Question | None = None
+        self._answer: Answer | None = None
         self._lock = threading.Lock()
         self._runs: dict[int, tuple[Run, Fab, str]] = {}
 
@@ -155,7 +98,7 @@ class GatedConnection:
 
     def _lets_in(self, message: Message, tree: ObjectTree) -> bool:
         """Tell whether a question is for the SuperNode; answer it otherwise."""
-        self._question = question = _Question(message, "")
+        self._question = question = Question(message, "")
         reason = ""
         try:
             self._admit(question, tree)
@@ -175,7 +118,7 @@ class GatedConnection:
         self._question = None
         return False
 
-    def _take_step(self, question: _Question) -> None:
+    def _take_step(self, question: Question) -> None:
         """Answer a step of a secure round; the SuperNode never sees it."""
         try:
             values = self._site.desk.answer(question.secure)
@@ -200,7 +143,7 @@ class GatedConnection:
         """Hold an answer back and ask for all of its objects."""
         wanted = {each.object_id for each in iterate_object_tree(tree)}
         root = tree.object_id
-        self._answer = _Answer(root, message.has_error(), seconds, set(wanted))
+        self._answer = Answer(root, message.has_error(), seconds, set(wanted))
         return wanted, ""
 
     def push_object(self, _: int, __: str, identity: str, content: bytes) -> None:
@@ -227,7 +170,7 @@ class GatedConnection:
             self._runs = {run_id: (run, fab, digest)}
         return self._runs[run_id]
 
-    def _admit(self, question: _Question, tree: ObjectTree) -> None:
+    def _admit(self, question: Question, tree: ObjectTree) -> None:
         """Check the bundle first, then all that came; raise ``CTFlowError``."""
         run_id = question.message.metadata.run_id
         run, fab, question.bundle = self._run(run_id)
@@ -271,7 +214,7 @@ class GatedConnection:
         wanted = dict.fromkeys(each.object_id for each in iterate_object_tree(tree))
         return pull_objects(list(wanted), pull)
 
-    def _release(self, answer: _Answer) -> None:
+    def _release(self, answer: Answer) -> None:
         """Let an answer go as it may leave, or say in its place why not."""
         question = self._question
         if question is None:
@@ -290,7 +233,7 @@ class GatedConnection:
             self._question = None
             self._site.clear()
 
-    def _dispatch(self, question: _Question, answer: _Answer) -> Dispatch:
+    def _dispatch(self, question: Question, answer: Answer) -> Dispatch:
         message = question.message
         if answer.has_error:
             code = self._error_code(answer)
@@ -304,9 +247,9 @@ class GatedConnection:
         policy = self._site.policy
         records = clean_records(policy, kind, content.records, private=private)
         shards = shards_named(records)
-        update = self._checked_weights(question, content, shards)
+        update = checked_update(self._site, question, content, shards)
         if private and "metrics" in records:
-            self._check_spending(question, records)
+            check_private(self._site, question, records)
         if self._site.dry_run:
             self._site.show(kind, records, update.sent if update else {})
             raise UpdateError("dry run: the answer is shown at the site, not sent")
@@ -324,7 +267,7 @@ class GatedConnection:
         )
 
     def _masked(
-        self, question: _Question, update: _Update
+        self, question: Question, update: Update
     ) -> tuple[dict[str, str], dict[str, bytes]]:
         """Return a masked update in place of one that may leave in a sum only."""
         order, start = update.order, update.start
@@ -333,44 +276,11 @@ class GatedConnection:
         objects = objects_of(record := masked_record(masked))
         return {"arrays": record.object_id}, objects
 
-    def _checked_weights(
-        self, question: _Question, content: Content, shards: tuple[Shard, ...]
-    ) -> _Update | None:
-        """Measure an update, if there is any, against the weights that the order names.
-
-        Those weights lie in the site's state, and count by their digest.
-        """
-        if not shards and "arrays" not in content.arrays:
-            return None
-        order = question.order
-        held = None if order is None else self._site.weights_of(order)
-        if order is None or held is None:
-            raise UpdateError(
-                "site.toml, largest_norm: the weights that the order names are not "
-                "here, so that the answer cannot be measured"
-            )
-        precision = order.precision
-        sent: Mapping[str, WireLike] = content.arrays.get("arrays", {})
-        if shards:
-            sent = self._site.sent(shards, manifest_of(held[0]), precision)
-        check_arrays(self._site.policy, sent, precision, *held)
-        return _Update(order, held[0], sent)
-
-    def _check_spending(
-        self, question: _Question, records: Mapping[str, Mapping[str, object]]
-    ) -> None:
-        """Compare what a private update tells with the ledger in the site's state."""
-        order, metrics = question.order, records.get("metrics")
-        ledger = None if order is None else self._site.ledger_of(order)
-        if order is None or ledger is None or metrics is None:
-            raise UpdateError("a private update came without what it has spent")
-        check_spending(order, metrics, ledger)
-
-    def _error_code(self, answer: _Answer) -> int:
+    def _error_code(self, answer: Answer) -> int:
         message = Message.inflate(answer.objects[answer.root])
         return int(message.error.code)
 
-    def _refuse(self, question: _Question, reason: str, seconds: float = 0.0) -> None:
+    def _refuse(self, question: Question, reason: str, seconds: float = 0.0) -> None:
         """Answer with a refusal in place of what was asked."""
         values = ConfigRecord({"site": self._site.name, "reason": reason})
         reply = Message(RecordDict(), reply_to=question.message)
@@ -387,7 +297,7 @@ class GatedConnection:
     def _record(
         self,
         event: str,
-        question: _Question,
+        question: Question,
         reason: str = "",
         dispatch: Dispatch | None = None,
     ) -> None:

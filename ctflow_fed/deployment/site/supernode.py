@@ -20,7 +20,8 @@ from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from ctflow_fed.deployment.environment import flower_environment
-from ctflow_fed.deployment.site.connection import FLOWER, Flower, GatedConnection
+from ctflow_fed.deployment.site.connection import GatedConnection
+from ctflow_fed.deployment.site.exchange import FLOWER, Flower
 from ctflow_fed.deployment.site.patient_client import PatientClient, end_process
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import MismatchError

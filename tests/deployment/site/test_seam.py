@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from flwr.supernode.fleet_http_connection import http_request_response
     from flwr.supernode.nodestate import NodeStateFactory
 
-    from ctflow_fed.deployment.site.connection import Flower
+    from ctflow_fed.deployment.site.exchange import Flower
     from ctflow_fed.deployment.site.patient_client import PatientClient
     from ctflow_fed.deployment.site.supernode import check_seam, wait_for_programs
 
