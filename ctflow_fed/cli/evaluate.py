@@ -1,4 +1,4 @@
-"""``ctflow evaluate fidelity | codec | drift | alignment | privacy | index``."""
+"""``ctflow evaluate``: one command a question."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import click
 from ctflow_fed.cli.evaluate_alignment import alignment
 from ctflow_fed.cli.evaluate_drift import drift
 from ctflow_fed.cli.evaluate_privacy import index, privacy
+from ctflow_fed.cli.evaluate_utility import utility
 from ctflow_fed.cli.options import FOLDER
 from ctflow_fed.cli.results import result_options, show_results
 
@@ -117,3 +118,4 @@ command.add_command(alignment)
 command.add_command(drift)
 command.add_command(index)
 command.add_command(privacy)
+command.add_command(utility)

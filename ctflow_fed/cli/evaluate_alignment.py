@@ -9,7 +9,7 @@ from ctflow_fed.cli.evaluate_privacy import PATIENTS, TABLE
 from ctflow_fed.cli.options import FOLDER
 from ctflow_fed.cli.results import result_options, show_results
 
-__all__ = ["alignment"]
+__all__ = ["alignment", "labels_of_set"]
 
 
 @click.command()
@@ -65,7 +65,7 @@ def alignment(
 
     settings = AlignmentSettings(steps=steps, seed=seed)
     known = read_patients(patients) if patients else None
-    volumes, of_synth = _labels_of_set(synth)
+    volumes, of_synth = labels_of_set(synth)
     if synth_labels is not None:
         of_synth = read_labels(synth_labels)
     found = measure_alignment(
@@ -78,7 +78,7 @@ def alignment(
     show_results(found, out, as_json)
 
 
-def _labels_of_set(folder: Path) -> tuple[Path, Mapping[str, Mapping[str, int]]]:
+def labels_of_set(folder: Path) -> tuple[Path, Mapping[str, Mapping[str, int]]]:
     """Return the volumes and labels of a set of ``ctflow augment``, if it is one."""
     if not (folder / "synth.json").exists():
         return folder, {}

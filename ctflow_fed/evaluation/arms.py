@@ -15,10 +15,17 @@ from jaxtyping import Int64
 from ctflow_fed.evaluation.volumes import Labels
 from ctflow_fed.seeds import derive_seed
 
-__all__ = ["ARMS", "Places", "arms_of"]
+__all__ = ["ARMS", "EVERY_ARM", "STRENGTHS", "Places", "arms_of"]
 
 ARMS = ("real", "duplicated", "synthetic_added")
 """The arms in the order in which they are trained and shown."""
+
+EVERY_ARM = ("real", "duplicated", "augmented", "synthetic", "synthetic_added")
+"""Those of a whole trial: ``synthetic`` has no real item, ``augmented`` is ``real``,
+its items moved, brightened and roughened much more."""
+
+STRENGTHS = {"augmented": 3}
+"""How much more, by arm; 1 for the others."""
 
 MOST_COPIES = 3
 """Copies of a real item at most, as a multiple of what an even spread would give."""
@@ -34,10 +41,13 @@ def arms_of(labels: Labels, real: int, *, seed: int) -> dict[str, Places]:
     the labels as the synthetic items do; see the head of this module.
     """
     own = np.arange(real)
+    every = np.arange(len(labels))
     return {
         "real": own,
         "duplicated": np.concatenate([own, _copies(labels, real, seed)]),
-        "synthetic_added": np.arange(len(labels)),
+        "augmented": own,
+        "synthetic": every[real:],
+        "synthetic_added": every,
     }
 
 

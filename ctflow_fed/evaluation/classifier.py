@@ -25,12 +25,16 @@ _first_weights = threading.Lock()
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every arm is trained: a fixed number of steps, the last weights are kept."""
+    """How every arm is trained: a fixed number of steps, the last weights are kept.
+
+    Augmentation moves, brightens and roughens ``strength`` times as much as usual.
+    """
 
     steps: int
     batch: int
     learning_rate: float
     seed: int
+    strength: int = 1
 
 
 def fit_and_score(
@@ -49,7 +53,7 @@ def fit_and_score(
     generator = Generator().manual_seed(derive_seed("classifier", recipe.seed))
     network.train()
     for chosen in _batches(len(train), recipe, generator):
-        logits = network(_augmented(train[chosen], generator))
+        logits = network(_augmented(train[chosen], generator, recipe.strength))
         loss = binary_cross_entropy_with_logits(logits, target[chosen])
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -91,17 +95,18 @@ def _batches(items: int, recipe: Recipe, generator: Generator) -> Iterator[Tenso
         yield order[start : min(start + recipe.batch, needed)]
 
 
-def _augmented(volumes: Volumes, generator: Generator) -> Volumes:
+def _augmented(volumes: Volumes, generator: Generator, strength: int) -> Volumes:
     """Mirror, move, brighten and add noise: cheap, and the same odds for every arm."""
-    moved = torch.stack([_moved(volume, generator) for volume in volumes])
-    gain = 1 + GAIN * _uniform(len(volumes), generator)
+    far = SHIFT * strength
+    moved = torch.stack([_moved(volume, far, generator) for volume in volumes])
+    gain = 1 + GAIN * strength * _uniform(len(volumes), generator)
     noise = torch.randn(moved.shape, generator=generator)
-    return moved * gain[:, None, None, None, None] + NOISE * noise
+    return moved * gain[:, None, None, None, None] + NOISE * strength * noise
 
 
-def _moved(volume: Tensor, generator: Generator) -> Tensor:
-    offsets = torch.randint(2 * SHIFT + 1, (3,), generator=generator).tolist()
-    wide = pad(volume, (SHIFT,) * 6, mode="replicate")
+def _moved(volume: Tensor, far: int, generator: Generator) -> Tensor:
+    offsets = torch.randint(2 * far + 1, (3,), generator=generator).tolist()
+    wide = pad(volume, (far,) * 6, mode="replicate")
     x, y, z = (
         slice(offset, offset + length)
         for offset, length in zip(offsets, volume.shape[1:], strict=True)

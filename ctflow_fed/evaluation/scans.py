@@ -1,8 +1,11 @@
 """The volumes of a folder, whoever drew or scanned them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
 
 from ctflow_fed.ct.nifti import read_nifti
 from ctflow_fed.ct.table_files import read_table
@@ -10,9 +13,17 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import ReportTableError
 from ctflow_fed.files import sha256_of
 
-__all__ = ["Scan", "read_pairs", "read_patients", "read_prompts", "scans_of"]
+__all__ = [
+    "Scan",
+    "read_groups",
+    "read_pairs",
+    "read_patients",
+    "read_prompts",
+    "scans_of",
+]
 
 ENDINGS = (".nii", ".nii.gz")
+MOST_GROUPS = 40
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,29 @@ def read_pairs(path: Path) -> list[tuple[str, str, str]]:
         (finding.strip(), _stem(Path(first)), _stem(Path(second)))
         for finding, first, second in _rows(path, "finding", "with", "without")
     ]
+
+
+def read_groups(
+    path: Path, scans: Sequence[Scan]
+) -> dict[str, Bool[np.ndarray, " scans"]]:
+    """Read which scans are of which group: of every value of every column but study.
+
+    Empty cells are of no group. Raises ``ReportTableError`` where there are too many.
+    """
+    columns, rows = read_table(path)
+    list(_rows(path, "study"))
+    cells = {_stem(Path(row["study"])): row for _, row in rows}
+    groups: dict[str, Bool[np.ndarray, " scans"]] = {}
+    for column in columns:
+        values = [cells.get(scan.name, {}).get(column, "").strip() for scan in scans]
+        for value in sorted(set(values) - {""}) if column != "study" else ():
+            groups[f"{column} {value}"] = np.array([each == value for each in values])
+    if len(groups) > MOST_GROUPS:
+        raise ReportTableError(
+            f"expected at most {MOST_GROUPS} groups of patients, got {len(groups)}; "
+            "give bands of age in place of ages"
+        )
+    return groups
 
 
 def _rows(path: Path, *names: str) -> Iterator[tuple[str, ...]]:

@@ -13,16 +13,10 @@ but nothing in it is new; `arms_of` says how.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Float64, Int64
-from tqdm import tqdm
 
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import MismatchError, SettingsError
+from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.arms import ARMS, Places, arms_of
-from ctflow_fed.evaluation.classifier import Recipe, fit_and_score
 from ctflow_fed.evaluation.results import (
     ArmResult,
     Comparison,
@@ -31,46 +25,23 @@ from ctflow_fed.evaluation.results import (
     UtilitySettings,
 )
 from ctflow_fed.evaluation.scores import (
-    Draws,
     Scores,
-    Truth,
     areas,
-    draw_patients,
     interval,
     resampled_auroc,
 )
-from ctflow_fed.evaluation.volumes import (
-    Item,
-    Labels,
-    Volumes,
-    labels_of_items,
-    load_volumes,
+from ctflow_fed.evaluation.trial import (
+    HeldOut,
+    Pool,
+    held_out_of,
+    refuse_leaks,
+    score_arms,
 )
-from ctflow_fed.machine import one_thread_each
-from ctflow_fed.seeds import derive_seed
+from ctflow_fed.evaluation.volumes import Item, labels_of_items
 
 __all__ = ["measure_utility"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pool:
-    """Everything that an arm may be trained on, real items first."""
-
-    volumes: Volumes
-    labels: Labels
-    real: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Test:
-    """The held-out studies, cut to the findings (``scored``) that have enough cases."""
-
-    volumes: Volumes
-    truth: Truth
-    scored: Int64[np.ndarray, " findings"]
-    draws: Draws
 
 
 def measure_utility(
@@ -91,12 +62,12 @@ def measure_utility(
             f"got {len(real)} and {len(synthetic)}"
         )
     items = [*real, *synthetic]
-    _refuse_leaks(items, test)
-    tested = _test_of(test, settings)
-    labels = labels_of_items(items)
-    arms = arms_of(labels, len(real), seed=settings.seed)
-    pool = _Pool(load_volumes(items, settings.shape), labels, len(real))
-    scores = _score_arms(arms, pool, tested, settings)
+    refuse_leaks(items, test)
+    tested = held_out_of(test, settings)
+    pool = Pool.of(items, len(real), settings)
+    every = arms_of(pool.labels, len(real), seed=settings.seed)
+    arms = {name: every[name] for name in ARMS}
+    scores = score_arms(arms, pool, tested, settings)
     results = {
         name: _arm_result(name, arms[name], pool, tested, scores[name]) for name in ARMS
     }
@@ -113,82 +84,8 @@ def measure_utility(
     )
 
 
-def _refuse_leaks(train: Sequence[Item], test: Sequence[Item]) -> None:
-    if any(item["synthetic"] for item in test):
-        raise MismatchError("the test must hold real studies only; leave synthetic out")
-    for key in ("sample_id", "image", "patient"):
-        trained, tested = (
-            {str(item[key]) for item in items if item.get(key) is not None}
-            for items in (train, test)
-        )
-        if trained & tested:
-            raise MismatchError(
-                "some test studies or patients are also trained on; "
-                "test on other patients"
-            )
-
-
-def _test_of(items: Sequence[Item], settings: UtilitySettings) -> _Test:
-    truth = labels_of_items(items)
-    present = truth.sum(axis=0)
-    enough = np.minimum(present, len(items) - present) >= settings.least_cases
-    if not enough.any():
-        raise SettingsError(
-            f"no finding has {settings.least_cases} test studies with it and as many "
-            f"without it among {len(items)}; test on more studies"
-        )
-    scored = np.flatnonzero(enough)
-    draws = draw_patients(
-        [str(item.get("patient", item["sample_id"])) for item in items],
-        repeats=settings.repeats,
-        draws=settings.draws,
-        seed=settings.seed,
-    )
-    volumes = load_volumes(items, settings.shape)
-    return _Test(volumes, truth[:, scored], scored, draws)
-
-
-def _score_arms(
-    arms: Mapping[str, Places], pool: _Pool, test: _Test, settings: UtilitySettings
-) -> dict[str, Scores]:
-    """Train every arm once a repeat and score the test.
-
-    Each repeat has its own first weights and draws, the same for every arm.
-    """
-    jobs = [(name, repeat) for name in ARMS for repeat in range(settings.repeats)]
-
-    def work(job: tuple[str, int]) -> Float64[np.ndarray, "tested findings"]:
-        name, repeat = job
-        recipe = Recipe(
-            steps=settings.steps,
-            batch=settings.batch,
-            learning_rate=settings.learning_rate,
-            seed=derive_seed("arm", settings.seed, repeat),
-        )
-        places = arms[name]
-        return fit_and_score(
-            pool.volumes[places], pool.labels[places], test.volumes, recipe
-        )
-
-    with one_thread_each() as executor:
-        fits = tqdm(
-            executor.map(work, jobs),
-            total=len(jobs),
-            desc="classifiers",
-            unit="fit",
-            disable=None,
-        )
-        tables = dict(zip(jobs, fits, strict=True))
-    return {
-        name: np.stack([tables[name, repeat] for repeat in range(settings.repeats)])[
-            :, :, test.scored
-        ]
-        for name in ARMS
-    }
-
-
 def _arm_result(
-    name: str, places: Places, pool: _Pool, test: _Test, scores: Scores
+    name: str, places: Places, pool: Pool, test: HeldOut, scores: Scores
 ) -> ArmResult:
     auroc, auprc = areas(scores, test.truth)
     resampled = resampled_auroc(scores, test.truth, test.draws)
@@ -217,7 +114,7 @@ def _arm_result(
 
 
 def _comparisons(
-    results: Mapping[str, ArmResult], scores: Mapping[str, Scores], test: _Test
+    results: Mapping[str, ArmResult], scores: Mapping[str, Scores], test: HeldOut
 ) -> tuple[Comparison, ...]:
     """Compare the synthetic arm with the others, draw by draw."""
     arm = "synthetic_added"

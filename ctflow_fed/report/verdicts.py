@@ -18,9 +18,12 @@ CHECKS = {
     "codec": ("Does the codec keep what a radiologist needs?", "codec REAL"),
     "fidelity": ("Do the volumes look like real ones?", "fidelity REAL SYNTHETIC"),
     "drift": ("Do they stay right from the first slice to the last?", "drift"),
-    "alignment": ("Do they show what their reports say?", "alignment"),
-    "utility": ("Do they help a classifier on real patients?", "utility"),
-    "privacy": ("Do they repeat no patient?", "privacy"),
+    "alignment": ("Do they show what their reports say?", "alignment REAL SYNTHETIC"),
+    "utility": (
+        "Do they help a classifier on real patients?",
+        "utility REAL SYNTHETIC TEST",
+    ),
+    "privacy": ("Do they repeat no patient?", "privacy REAL SYNTHETIC"),
 }
 """Every kind of evaluation: its question, and what `ctflow evaluate` is told."""
 
@@ -53,10 +56,10 @@ def evaluations_in(run: Path) -> Iterator[tuple[str, Evaluation]]:
             if not name.endswith(".json") or path.stat().st_size > LARGEST:
                 continue
             place = str(path.relative_to(run))
-            if name == "utility.json":
-                yield place, _utility(UtilityResult.from_json(_read(path)))
-            elif _says_that_it_is_one(value := _read(path)):
+            if _says_that_it_is_one(value := _read(path)):
                 yield place, Evaluation.from_json(value)
+            elif name == "utility.json":
+                yield place, _utility(UtilityResult.from_json(value))
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -1,6 +1,7 @@
 import numpy as np
 
-from ctflow_fed.evaluation import ARMS, arms_of
+from ctflow_fed.evaluation import arms_of
+from ctflow_fed.evaluation.arms import EVERY_ARM
 
 
 def labels_of(*shares, count, seed=0):
@@ -10,8 +11,9 @@ def labels_of(*shares, count, seed=0):
 def test_the_control_has_as_many_items_as_the_synthetic_arm():
     arms = arms_of(labels_of(0.5, count=17), 5, seed=0)
 
-    assert list(arms) == list(ARMS)
-    assert len(arms["real"]) == 5
+    assert list(arms) == list(EVERY_ARM)
+    assert len(arms["real"]) == len(arms["augmented"]) == 5
+    assert list(arms["synthetic"]) == list(range(5, 17))
     assert len(arms["duplicated"]) == len(arms["synthetic_added"]) == 17
 
 

@@ -1,0 +1,72 @@
+"""The command trains five arms once, and goes on where it was stopped."""
+
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from ctflow_fed.cli import cli
+from ctflow_fed.ct.labels import FINDINGS
+from ctflow_fed.errors import MismatchError, ReportTableError
+
+
+@pytest.fixture
+def sets(studies, tmp_path):
+    """Real, synthetic and test studies in a folder each, and tables of them."""
+    folders = {}
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["study", *FINDINGS])
+        for name, count in (("real", 8), ("synth", 6), ("test", 12)):
+            folders[name] = tmp_path / name
+            folders[name].mkdir()
+            for item in studies(f"{name}-cli", count):
+                link = folders[name] / f"{item['sample_id']}.nii.gz"
+                link.symlink_to(item["image"])
+                table.writerow([item["sample_id"], *item["label"].astype(int)])
+    groups = "".join(f"test-cli-{n},{'FM'[n // 2 % 2]}\n" for n in range(12))
+    (tmp_path / "groups.csv").write_text("study,sex\n" + groups)
+    return folders
+
+
+def run(sets, *options, test="test"):
+    root = sets["real"].parent
+    folders = sets["real"], sets["synth"], sets[test]
+    tables = ("--labels", root / "labels.csv", "--synth-labels", root / "labels.csv")
+    quick = ("--steps", 2, "--repeats", 1, "--grid", 16, 16, 16)
+    command = ("evaluate", "utility", *folders, *tables, *quick, *options)
+    return CliRunner().invoke(cli, [str(a) for a in (*command, "--out", root / "out")])
+
+
+def test_the_command_goes_on_with_the_fits_that_are_there(sets):
+    root = sets["real"].parent
+    options = ("--groups", root / "groups.csv", "--fraction", 0.75, "--ratio", 0.5)
+
+    first = run(sets, *options)
+
+    assert first.exit_code == 0, first.output
+    saved = (root / "out" / "utility.json").read_text()
+    made = json.loads(saved)["made"]
+    assert (made["real"], made["synthetic"], made["test"]) == (6, 3, 12)
+    parts = {(each["name"], each["part"]) for each in json.loads(saved)["figures"]}
+    assert {("gain", "over duplicated"), ("group_gain", "sex F")} < parts
+
+    fits = {path: path.stat().st_mtime_ns for path in (root / "out/fits").iterdir()}
+    assert len(fits) == 5
+    assert run(sets, *options).exit_code == 0
+    assert (root / "out" / "utility.json").read_text() == saved
+    assert fits == {path: path.stat().st_mtime_ns for path in fits}
+
+
+def test_a_test_that_was_trained_on_is_refused(sets):
+    assert isinstance(run(sets, test="real").exception, MismatchError)
+
+
+def test_too_many_groups_are_refused(sets):
+    table = sets["real"].parent / "groups.csv"
+    columns = [f"c{n}" for n in range(41)]
+    rows = [["study", *columns], ["test-cli-0", *"x" * 41]]
+    table.write_text("\n".join(",".join(row) for row in rows))
+
+    assert isinstance(run(sets, "--groups", table).exception, ReportTableError)
