@@ -172,6 +172,11 @@ class SynthStore:
             return False
         return True
 
+    def is_settled(self, sample_id: str) -> bool:
+        """Tell whether a volume is there, was refused, or was taken by a stream."""
+        spent = self.spent.sidecar(sample_id).exists()
+        return spent or sample_id in self or sample_id in self.refused
+
     def records(self) -> tuple[SynthRecord, ...]:
         """Return what is there, by id; one damaged sidecar raises ``StoreError``."""
         return tuple(map(self.read, self.ids()))

@@ -66,10 +66,15 @@ class SynthWorker:
             )
         ]
 
-    def _judged(self, volume: CTVolume, seed: int, request: SynthRequest) -> Drawn:
+    def _judged(
+        self, volume: CTVolume, seed: int, request: SynthRequest
+    ) -> Drawn | str:
         if self.gate is None:
             return Drawn(volume, seed)
-        return self.gate.judge(volume, seed, request.findings)
+        try:
+            return self.gate.judge(volume, seed, request.findings)
+        except Exception as error:  # noqa: BLE001  # it is this volume's
+            return _reason(error)
 
     def _sampled(self, asked: Sequence[VolumeRequest]) -> list[CTVolume | str]:
         """Draw volumes, in halves where memory is short; what fails says why."""
@@ -92,16 +97,16 @@ class SynthWorker:
         ]
 
     def _put(self, request: SynthRequest, drawn: Drawn) -> str:
-        """Write one volume, then its sidecar, unless they are there.
+        """Write one volume, then its sidecar, unless that is done.
 
         One that the gate refused goes where it does not count.
         """
         while self.ahead is not None and len(self.store.ids()) >= self.ahead:
             time.sleep(PAUSE)
-        store = self.store.refused if drawn.refusal else self.store
-        sample_id = store.header.origin.sample_id(request)
-        if sample_id in store:
+        sample_id = self.store.header.origin.sample_id(request)
+        if self.store.is_settled(sample_id):
             return ""
+        store = self.store.refused if drawn.refusal else self.store
         image = store.image(sample_id)
         try:
             image.parent.mkdir(exist_ok=True)

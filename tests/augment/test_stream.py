@@ -92,6 +92,21 @@ def test_what_was_spent_is_neither_drawn_nor_streamed_again(asked, model, store)
     assert store.spent.ids() == sorted(taken[:2])
 
 
+def test_what_was_spent_is_not_written_again_beside_a_neighbour_that_is_lacking(
+    asked, model, store
+):
+    settings = GenerateSettings(**QUICK, batch=5)
+    fill = {"model": model, "out": store.folder, "workers": 0, "settings": settings}
+    generate(asked, **fill)
+    taken = [item["sample_id"] for item in islice(store.stream(keep=1), 3)]
+    store.image(taken[2]).unlink()
+
+    generate(asked, **fill)
+
+    assert set(store.ids()).isdisjoint(taken[:2])
+    assert taken[2] in store
+
+
 def test_a_stream_that_nobody_fills_ends_with_a_sentence(store):
     with pytest.raises(IncompleteError, match="5 volumes of the plan are not there"):
         list(store.stream(patience=0.0))
