@@ -25,7 +25,8 @@ __all__ = ["command"]
     "--reports",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV with a column study and findings, impression or report; perhaps patient.",
+    help="CSV with a column study and findings, impression or report; perhaps patient, "
+    "age, sex. TSV, JSON lines and Excel too.",
 )
 @click.option(
     "--metadata",
