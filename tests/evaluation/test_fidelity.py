@@ -11,7 +11,7 @@ from scipy.stats import wasserstein_distance as scipy_distance
 
 from ctflow_fed.cli import cli
 from ctflow_fed.ct.codec import HaarCodec
-from ctflow_fed.ct.nifti import write_nifti
+from ctflow_fed.ct.nifti import read_nifti, write_nifti
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.evaluation.diversity import alikeness, mean_alikeness
@@ -204,3 +204,26 @@ def test_the_command_writes_json_and_a_table_and_repeats(folders: Path, tmp_path
     again = CliRunner().invoke(cli, [*words, "--json"], catch_exceptions=False)
     assert json.loads(again.stdout) == found
     assert sorted((tmp_path / "features").iterdir()) == kept
+
+
+@pytest.mark.slow
+def test_interleaved_slices_of_real_ct_sit_at_the_floor(shared: Path, tmp_path: Path):
+    names = ("lidc_0314_ds2/ct_binned2x2x2", "ibsi_lung_phantom/ct")
+    names += ("totalseg_example_ct_3mm/ct", "totalseg_example_ct_sm/ct")
+    for number, name in enumerate(names):
+        volume = read_nifti(shared / f"realdata/volumes/{name}.nii.gz")
+        for start, part in enumerate(("even", "odd")):
+            affine = volume.affine.copy()
+            affine[:3, 0] *= 2
+            half = CTVolume(volume.hu[start::2], affine)
+            write_nifti(half, tmp_path / part / f"{number}.nii.gz")
+
+    found = measure_fidelity(
+        scans_of(tmp_path / "even"),
+        scans_of(tmp_path / "odd"),
+        lens=Lens.embedded(),
+        codec=HaarCodec(),
+        cache=tmp_path / "cache",
+        settings=FidelitySettings(splits=20),
+    )
+    assert {figure.verdict for figure in found.figures} <= {"pass", "not measured"}
