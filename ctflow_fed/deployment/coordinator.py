@@ -62,7 +62,7 @@ BEREFT = {NGINX: signal.SIGTERM}
 nginx takes its workers along.
 """
 
-LEFT_SECONDS = 10.0
+LEFT_SECONDS = 5.0
 """How long the parts of a server that was killed take to end, at most."""
 
 Daemons = dict[str, "subprocess.Popen[bytes]"]
