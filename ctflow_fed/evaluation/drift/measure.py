@@ -12,7 +12,7 @@ from ctflow_fed.evaluation.drift.checks import Profile, checks_of, ending_checks
 from ctflow_fed.evaluation.drift.profile import BLOCKS, alike, profile_of
 from ctflow_fed.evaluation.features import FeatureCache
 from ctflow_fed.evaluation.figure import Evaluation, Figure, not_measured
-from ctflow_fed.evaluation.halves import draw_halves
+from ctflow_fed.evaluation.halves import LEAST_PATIENTS, draw_halves
 from ctflow_fed.evaluation.measuring import measure_each
 from ctflow_fed.evaluation.scans import Scan
 
@@ -49,8 +49,9 @@ def measure_drift(
 ) -> Evaluation:
     """Follow drawn volumes from below to above, beside real ones.
 
-    Raises ``SettingsError`` for fewer than four volumes on a side, ``VolumeError``
-    where some cannot be read. What was measured of a volume stays in ``cache``.
+    A set that was drawn here and has fewer than four volumes is not measured. Raises
+    ``SettingsError`` for a folder with fewer, ``VolumeError`` where some volumes cannot
+    be read. What was measured of a volume stays in ``cache``.
     """
     kept = FeatureCache(cache)
     figures: list[Figure] = []
@@ -68,8 +69,9 @@ def measure_drift(
 def _figures(
     real: Sequence[Scan], drawn: Drawn, cache: FeatureCache, splits: int, seed: int
 ) -> list[Figure]:
-    if not drawn.scans:
-        return [not_measured("kid_slope", drawn.part, "see the others", drawn.reason)]
+    if drawn.asked is not None and len(drawn.scans) < LEAST_PATIENTS:
+        reason = drawn.reason or f"fewer than {LEAST_PATIENTS} volumes could be drawn"
+        return [not_measured("kid_slope", drawn.part, "see the others", reason)]
     ours = _profiles(drawn.scans, cache, told=f"drawn {drawn.part}".strip())
     _refuse_short(ours)
     slice_mm = float(np.median([profile["slice_mm"] for profile in ours]))

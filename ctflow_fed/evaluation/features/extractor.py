@@ -1,5 +1,6 @@
 """What turns slices or volumes into vectors, and how CT is brought to it."""
 
+import math
 from collections.abc import Iterator
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import VolumeError
 from ctflow_fed.shapes import Slices
 
 __all__ = ["PLANES", "WINDOWS", "FeatureExtractor", "isotropic", "planes", "windowed"]
@@ -22,6 +24,9 @@ WINDOWS = {
 
 PLANES = ("axial", "coronal", "sagittal")
 """The planes of a canonical volume; its axes are slices, rows, columns."""
+
+MOST_VOXELS = 2**28
+"""Of a grid of floats: 600 mm along each axis at 1 mm is 0.8 of that."""
 
 CENTRE = 0.8
 """Slices are taken from this middle part of an axis: beyond it is air or table."""
@@ -71,12 +76,18 @@ class FeatureExtractor(Protocol):
 def isotropic(volume: CTVolume, spacing_mm: float) -> Slices:
     """Return the HU of a volume on a grid of ``spacing_mm`` along every axis.
 
-    Linear and antialiased, in-plane first; the field of view stays what it is.
+    Linear and antialiased, in-plane first; the field of view stays what it is. Raises
+    ``VolumeError`` where that grid would be larger than any patient.
     """
     sides = [
         max(8, round(side * mm / spacing_mm))
         for side, mm in zip(volume.hu.shape, volume.spacing, strict=True)
     ]
+    if math.prod(sides) > MOST_VOXELS:
+        raise VolumeError(
+            f"expected a volume of at most {MOST_VOXELS} voxels at {spacing_mm:g} mm, "
+            "got a larger one; check its spacing"
+        )
     parts = torch.from_numpy(volume.hu).split(16)  # few slices as floats at a time
     flat = torch.cat([_resized(part.float(), (sides[1], sides[2])) for part in parts])
     upright = _resized(flat.transpose(0, 1), (sides[0], sides[2]))

@@ -159,6 +159,20 @@ def test_a_length_that_was_asked_for_is_checked(tmp_path: Path):
     assert lengths == ["pass", "fail"]
 
 
+def test_a_set_of_which_few_could_be_drawn_is_not_measured(tmp_path: Path):
+    for number in range(4):
+        write_nifti(chest(number, slices=20), tmp_path / f"{number}.nii.gz")
+    scans = scans_of(tmp_path)
+
+    sets = [Drawn("20 given-head", scans[:3], 20), Drawn("32", (), 32, "none is long")]
+    found = measure_drift(scans, sets, tmp_path / "cache", splits=20).figures
+    assert [figure.verdict for figure in found] == ["not measured"] * 2
+    assert "fewer than 4" in found[0].method
+    assert found[1].method == "none is long"
+    with pytest.raises(SettingsError, match="4 or more patients"):
+        measure_drift(scans, [Drawn("", scans[:3])], tmp_path / "cache", splits=20)
+
+
 def test_volumes_too_short_for_parts_are_refused(tmp_path: Path):
     for number in range(4):
         write_nifti(chest(number, slices=7), tmp_path / f"{number}.nii.gz")

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ctflow_fed.ct.volume import CTVolume
+from ctflow_fed.errors import VolumeError
 from ctflow_fed.evaluation.features import (
     FeatureCache,
     FeatureExtractor,
@@ -90,6 +91,11 @@ def test_one_object_is_as_large_on_the_grid_however_it_was_sampled():
     assert coarse.shape == fine.shape == (18, 24, 24)
     sizes = [(grid > -400).sum().item() for grid in (coarse, fine)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_a_volume_larger_than_any_patient_is_refused_before_it_is_resampled():
+    with pytest.raises(VolumeError, match="check its spacing"):
+        isotropic(volume(mm=(90.0, 90.0, 90.0)), 1.0)
 
 
 def test_planes_are_cut_along_each_axis_and_few_slices_come_twice():
