@@ -6,6 +6,7 @@ import click
 
 from ctflow_fed.cli.evaluate_alignment import alignment
 from ctflow_fed.cli.evaluate_drift import drift
+from ctflow_fed.cli.evaluate_pooled import pooled, statistics
 from ctflow_fed.cli.evaluate_privacy import index, privacy
 from ctflow_fed.cli.evaluate_utility import utility
 from ctflow_fed.cli.options import FOLDER
@@ -117,5 +118,7 @@ def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None
 command.add_command(alignment)
 command.add_command(drift)
 command.add_command(index)
+command.add_command(pooled)
+command.add_command(statistics)
 command.add_command(privacy)
 command.add_command(utility)
