@@ -69,20 +69,24 @@ def mix_weights(items: Iterable[Mapping[str, Any]], ratio: float) -> list[float]
     return [share / synthetic if kind else (1 - share) / real for kind in kinds]
 
 
-def read_datalist(path: Path) -> list[dict[str, Any]]:
-    """Read a datalist: a list of items, or an object with one under ``training``.
+def read_datalist(
+    path: Path, parts: Sequence[str] = ("training",)
+) -> list[dict[str, Any]]:
+    """Read a datalist: a list of items, or an object with lists under some ``parts``.
 
     The paths of images are taken to be relative to the folder of the file.
     """
     try:
-        value = read_json(path)
+        items = read_json(path)
     except (OSError, ValueError, RecursionError):
-        value = None
-    items = value.get("training") if isinstance(value, dict) else value
+        items = None
+    if isinstance(items, dict):
+        lists = [items[part] for part in parts if isinstance(items.get(part), list)]
+        items = [item for each in lists for item in each] if lists else None
     if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
         raise ReportTableError(
             "expected a datalist, a JSON list of items or an object with one under "
-            "'training', got another file; export it again"
+            f"'{parts[-1]}', got another file; export it again"
         )
     return [
         {**item, "image": str(path.parent / item["image"])}

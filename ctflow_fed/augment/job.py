@@ -22,8 +22,9 @@ class PlanSettings:
     """The arguments of `plan`, with files in place of items and reports.
 
     ``datalist`` and ``exclude`` are JSON files: a list of items, or an object with such
-    a list under ``training``, as MONAI's decathlon datalists are. ``reports`` is a
-    table as the intake takes it, or a text file with one a line.
+    lists, as MONAI's decathlon datalists are, of which ``training`` is planned from and
+    ``validation`` and ``test`` are excluded. ``reports`` is a table as the intake takes
+    it, or a text file with one a line.
     """
 
     target: dict[str, int] = field(default_factory=dict)
@@ -45,7 +46,9 @@ class PlanSettings:
             target=self.target,
             ratio=self.ratio,
             reports=[] if self.reports is None else _read_texts(self.reports),
-            exclude=[] if self.exclude is None else read_datalist(self.exclude),
+            exclude=[]
+            if self.exclude is None
+            else read_datalist(self.exclude, ("validation", "test")),
             sentences=self.sentences,
             age_band=self.age_band,
             sex=self.sex,

@@ -150,7 +150,7 @@ def plan(  # noqa: PLR0913  # what a plan can say, each by its name
     """
     patients = Patients(train_items)
     own = _own_reports(sentences, train_items or ())
-    refuse_excluded([*reports, *own], (each.get("report") for each in exclude))
+    refuse_excluded([*reports, *own], exclude)
     wording = Wording(own, age_band, sex)
     given = [stated_in(text) for text in reports]
 

@@ -315,8 +315,8 @@ def _write_first(path: Path, value: object) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     own = path.with_name(f".partial-{secrets.token_hex(8)}-{path.name}")
+    write_json(own, value)
     try:
-        write_json(own, value)
         path.hardlink_to(own)
     except FileExistsError:
         pass

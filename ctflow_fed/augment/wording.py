@@ -1,7 +1,7 @@
 """The reports of planned volumes: composed from findings, never somebody's own."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -75,9 +75,16 @@ def stated_in(report: str) -> tuple[str, ...]:
     return tuple(name for name in FINDINGS if labels[name])
 
 
-def refuse_excluded(reports: Iterable[str], excluded: Iterable[Any]) -> None:
+def refuse_excluded(
+    reports: Sequence[str], excluded: Sequence[Mapping[str, Any]]
+) -> None:
     """Refuse reports that excluded items have too, whatever their case and spaces."""
-    kept_out = {_digest(each) for each in excluded if each}
+    kept_out = {_digest(each["report"]) for each in excluded if each.get("report")}
+    if reports and excluded and not kept_out:
+        raise ReportTableError(
+            "expected excluded items with a 'report' to compare with, got none that "
+            "has one; add them, or exclude nothing"
+        )
     found = sum(_digest(report) in kept_out for report in reports)
     if found:
         raise ReportTableError(

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from ctflow_fed.augment import GenerateSettings, Job, plan
+from ctflow_fed.augment import GenerateSettings, Job, PlanSettings, plan
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import CTFlowError, SettingsError
+from ctflow_fed.errors import CTFlowError, ReportTableError, SettingsError
 
 WHOLE = """
 [plan]
@@ -74,6 +74,20 @@ def test_a_job_makes_the_plan_that_its_arguments_make(tmp_path, train):
     target = {"Bronchiectasis": 2, "Lung nodule": 1}
     assert made == plan(train, target=target, ratio=2, seed=3, slices=8)
     assert len(made) == 8
+
+
+def test_the_test_part_of_a_datalist_is_what_is_excluded(tmp_path, train):
+    parts = {"training": train, "test": [{"report": "A nodule."}]}
+    (tmp_path / "all.json").write_text(json.dumps(parts))
+    (tmp_path / "reports.txt").write_text("Emphysema.\na  Nodule.\n")
+    settings = PlanSettings(
+        datalist=tmp_path / "all.json",
+        exclude=tmp_path / "all.json",
+        reports=tmp_path / "reports.txt",
+    )
+
+    with pytest.raises(ReportTableError, match="excluded item, got 1"):
+        settings.make()
 
 
 @pytest.mark.parametrize("value", ["{", '{"training": 3}', "[1]", '{"test": []}'])

@@ -179,6 +179,8 @@ def test_a_report_of_an_excluded_item_is_refused_and_not_quoted():
         plan(reports=[text, "Another one."], exclude=test_items)
 
     assert "emphysema" not in str(refusal.value).lower()
+    with pytest.raises(ReportTableError, match="to compare with"):
+        plan(reports=[text], exclude=[{"image": "a.nii"}])
     with pytest.raises(ReportTableError, match="excluded item"):
         plan(
             [{**items(set())[0], "report": text}],
