@@ -8,6 +8,7 @@ from ctflow_fed.cli.evaluate_alignment import alignment
 from ctflow_fed.cli.evaluate_drift import drift
 from ctflow_fed.cli.evaluate_pooled import pooled, statistics
 from ctflow_fed.cli.evaluate_privacy import index, privacy
+from ctflow_fed.cli.evaluate_study import answers, study
 from ctflow_fed.cli.evaluate_utility import utility
 from ctflow_fed.cli.options import FOLDER
 from ctflow_fed.cli.results import result_options, show_results
@@ -122,3 +123,5 @@ command.add_command(pooled)
 command.add_command(statistics)
 command.add_command(privacy)
 command.add_command(utility)
+command.add_command(study)
+command.add_command(answers)
