@@ -2,7 +2,7 @@
 
 The index is a safetensors file that only its user may read:
 
-    pictures    float16 [scans, 32, 32, 32]
+    pictures    float16 [scans, 40, 40, 40]
     own         float32 [scans]: how alike each is to the nearest of another patient
 
 It holds pictures of patients, so it stays at the site. What leaves it are a few numbers
@@ -39,7 +39,7 @@ CANDIDATES = 16
 LEAST_PATIENTS = 8
 """With fewer patients nobody knows how alike two of them are."""
 
-DEVIATIONS = 3.0
+DEVIATIONS = 2.5
 """Above the mean of what the nearest of other patients are, an alarm is raised."""
 
 
@@ -109,7 +109,7 @@ class CopyIndex:
     def alarm(self) -> float:
         """What a volume must not exceed in likeness to any scan.
 
-        Three standard deviations above the mean of ``own``, in units of Fisher's
+        That is 2.5 standard deviations above the mean of ``own``, in units of Fisher's
         transformation, in which correlations are as good as normal.
         """
         usual = self.own.clamp(-0.999, 0.999).atanh()

@@ -149,7 +149,7 @@ def _copies(checks: Sequence[CopyCheck], strangers: Sequence[CopyCheck]) -> Figu
         convention=f"at most {MOST:.0%}, and none more alike than {CERTAIN}",
         verdict=_passes(found.value <= MOST and not sure),
         method="largest normalised correlation with a scan over mirror images and "
-        f"moves above {checks[0].alarm:.3f}, which is three standard deviations above "
+        f"moves above {checks[0].alarm:.3f}, which is 2.5 standard deviations above "
         f"what patients are to one another; {sure} above {CERTAIN}",
     )
 

@@ -39,7 +39,7 @@ __all__ = ["CopySettings", "Weights", "index_of", "measure_copies", "measure_wei
 FOLD = 5
 """Without scans of others, one patient of so many stands in for them."""
 
-PICTURE: list[object] = ["picture", 1]
+PICTURE: list[object] = ["picture", 2]
 """The key of pictures in the cache."""
 
 

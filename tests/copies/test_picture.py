@@ -37,7 +37,7 @@ def test_a_real_scan_is_alike_to_a_hidden_copy_and_to_no_other(scans):
 
 
 def test_pictures_of_noise_are_strangers():
-    noise = torch.randn(5, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(5, 40, 40, 40, generator=torch.Generator().manual_seed(0))
 
     found = [
         likeness(noise[i], noise[[j]]).item() for i, j in permutations(range(5), 2)
@@ -47,15 +47,15 @@ def test_pictures_of_noise_are_strangers():
 
 
 def test_a_part_of_a_cell_is_found():
-    fine = torch.sin(torch.linspace(0, 9, 65))[:, None, None].expand(65, 32, 32)
-    grain = torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
-    at, half = fine[:64:2] + grain, fine[1::2] + grain
+    fine = torch.sin(torch.linspace(0, 9, 81))[:, None, None].expand(81, 40, 40)
+    grain = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    at, half = fine[:80:2] + grain, fine[1::2] + grain
 
     assert likeness(at, half[None]).item() > 0.999
 
 
 def test_an_empty_picture_is_alike_to_nothing():
-    empty, noise = torch.zeros(32, 32, 32), torch.randn(1, 32, 32, 32)
+    empty, noise = torch.zeros(40, 40, 40), torch.randn(1, 40, 40, 40)
 
     assert likeness(empty, noise).item() == 0
     assert likeness(noise[0], empty[None]).item() == 0
