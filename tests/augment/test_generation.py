@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 
 import nibabel
 import pytest
@@ -223,6 +224,17 @@ def test_a_model_of_another_codec_is_refused_before_anything_is_written(
         generate(seven, model=other, out=tmp_path / "set", workers=0)
 
     assert not (tmp_path / "set").exists()
+
+
+def test_the_processes_of_a_machine_share_the_pages_of_a_model_s_weights(model):
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or torch.cuda.is_available():
+        pytest.skip("without /proc nothing tells what is mapped; a GPU has its copy")
+
+    sampler, _ = load_sampler(model, QUICK)
+
+    assert next(sampler.network.parameters()).dtype == torch.float32
+    assert str(model / "model.safetensors") in maps.read_text()
 
 
 def test_less_than_no_worker_is_refused(tmp_path, seven, model):
