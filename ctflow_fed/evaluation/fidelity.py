@@ -39,9 +39,9 @@ class FidelitySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 20 <= self.splits <= 10_000:
+        if not 10 <= self.splits <= 10_000:
             raise SettingsError(
-                f"expected 20 to 10,000 splits into halves, got {self.splits}"
+                f"expected 10 to 10,000 splits into halves, got {self.splits}"
             )
 
 

@@ -38,7 +38,7 @@ LEAST_VOLUMES = 20
 """Of a site; the sums of fewer tell too much about each."""
 
 LARGEST = 2**30  # bytes of a site's file
-DRAWS = 200
+DRAWS = 100
 CONVENTION = "not above 97.5 % of the distances of as many draws from real sums"
 METHOD = (
     "Frechet distance of volumes from sums over sites; floor and interval simulated"

@@ -75,7 +75,7 @@ def _fidelity(folders: Path, name: str):
         lens=Lens(Lens.embedded().slices, Lens.embedded().volumes, count=4),
         codec=HaarCodec(),
         cache=folders / "cache",
-        settings=FidelitySettings(splits=20),
+        settings=FidelitySettings(splits=10),
     )
 
 
@@ -141,7 +141,7 @@ def test_copies_among_real_patients_are_refused(folders: Path, tmp_path: Path):
             lens=Lens.embedded(),
             codec=HaarCodec(),
             cache=tmp_path / "cache",
-            settings=FidelitySettings(splits=20),
+            settings=FidelitySettings(splits=10),
         )
 
 
@@ -187,7 +187,7 @@ def test_a_volume_is_like_itself_and_less_like_another():
 
 def test_the_command_writes_json_and_a_table_and_repeats(folders: Path, tmp_path: Path):
     words = ["evaluate", "fidelity", str(folders / "real"), str(folders / "noisier")]
-    words += ["--splits", "20", "--out", str(tmp_path)]
+    words += ["--splits", "10", "--out", str(tmp_path)]
 
     first = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert first.exit_code == 0
@@ -224,6 +224,6 @@ def test_interleaved_slices_of_real_ct_sit_at_the_floor(shared: Path, tmp_path: 
         lens=Lens.embedded(),
         codec=HaarCodec(),
         cache=tmp_path / "cache",
-        settings=FidelitySettings(splits=20),
+        settings=FidelitySettings(splits=10),
     )
     assert {figure.verdict for figure in found.figures} <= {"pass", "not measured"}

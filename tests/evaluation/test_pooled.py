@@ -1,5 +1,6 @@
 """Fidelity over sites: exact from sums, refused where sums would tell of a patient."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.evaluation.distances import frechet_distance
 from ctflow_fed.evaluation.features import FeatureCache, HaarSlices, HaarVolumes
+from ctflow_fed.evaluation.figure import Figure
 from ctflow_fed.evaluation.measuring import Lens, measure_scans
 from ctflow_fed.evaluation.pooled import compare_with_sites, write_statistics
 from ctflow_fed.evaluation.scans import scans_of
@@ -58,12 +60,19 @@ def root(tmp_path_factory: pytest.TempPathFactory, lens: Lens) -> Path:
     return folder
 
 
-def compared(root: Path, name: str, lens: Lens):
+@pytest.fixture(scope="module")
+def compared(root: Path, lens: Lens) -> dict[str, Sequence[Figure]]:
+    """The figures of each synthetic set against both sites."""
     sites = [root / "north.safetensors", root / "south.safetensors"]
-    return compare_with_sites(sites, scans_of(root / name), lens, root / "cache", 0)
+    return {
+        name: compare_with_sites(
+            sites, scans_of(root / name), lens, root / "cache", 0
+        ).figures
+        for name in ("alike", "brighter")
+    }
 
 
-def test_sums_give_the_distance_of_the_pooled_volumes(root: Path, lens: Lens):
+def test_sums_give_the_distance_of_the_pooled_volumes(compared, root: Path, lens: Lens):
     cache = FeatureCache(root / "cache")
     tables = {
         name: measure_scans(scans_of(root / name), lens, cache)["lung/volume"]
@@ -71,14 +80,14 @@ def test_sums_give_the_distance_of_the_pooled_volumes(root: Path, lens: Lens):
     }
     real = np.concatenate([tables["north"], tables["south"]])
 
-    lung = compared(root, "alike", lens).figures[0]
+    lung = compared["alike"][0]
     expected = frechet_distance(real, tables["alike"])
     assert lung.value.value == pytest.approx(expected, abs=1e-6)
     assert lung.n == 44
 
 
-def test_sets_alike_sit_at_the_simulated_floor_and_brighter_ones_do_not(root, lens):
-    alike, brighter = (compared(root, n, lens).figures for n in ("alike", "brighter"))
+def test_sets_alike_sit_at_the_simulated_floor_and_brighter_ones_do_not(compared):
+    alike, brighter = compared["alike"], compared["brighter"]
 
     assert [figure.verdict for figure in alike].count("pass") >= 2
     assert brighter[1].verdict == "fail"
