@@ -41,7 +41,7 @@ class _Counts:
             self.verdicts[bool(record.candidates)] += 1
             shape = " x ".join(map(str, record.shape))
             spacing = " x ".join(f"{length:.2f}" for length in record.spacing)
-            self.shapes[f"{shape} voxels of {spacing} mm"] += 1
+            self.shapes[f"of {shape} voxels of {spacing} mm"] += 1
 
 
 def _card(store: SynthStore, kept: _Counts, refused: Counter[str]) -> str:
