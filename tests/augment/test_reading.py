@@ -106,7 +106,7 @@ def test_synthetic_scans_teach_no_reader(items, tmp_path):
 
 
 def test_a_few_patients_do_not_tell_what_can_be_read(items, tmp_path):
-    few = [{**item, "patient": str(n // 8)} for n, item in enumerate(items)]
+    few = [{**item, "patient": str(n // 16)} for n, item in enumerate(items)]
 
     with pytest.raises(SettingsError, match="8 patients or more, got 5"):
         train_reader(few, tmp_path / "r")
