@@ -247,3 +247,21 @@ def test_the_command_measures_a_folder_of_any_generator(tmp_path: Path):
     assert "seam_ratio" in result.stdout
     found = json.loads((tmp_path / "out/drift.json").read_text())
     assert found["kind"] == "drift"
+
+
+@pytest.mark.slow
+def test_the_command_draws_what_it_measures(tmp_path: Path):
+    for number in range(4):
+        write_nifti(chest(number), tmp_path / "real" / f"{number}.nii.gz")
+    words = ["evaluate", "drift", str(tmp_path / "real"), "--model", "base"]
+    words += ["--length", "32", "--seeds", "1", "--steps", "1"]
+    words += ["--mode", "full-body", "--mode", "teacher-forced"]
+
+    result = CliRunner().invoke(
+        cli, [*words, "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    found = json.loads((tmp_path / "out/drift.json").read_text())
+    assert found["made"]["sets"] == {"32 full-body": 5, "32 teacher-forced": 4}
+    lengths = [f["verdict"] for f in found["figures"] if f["name"] == "wrong_length"]
+    assert lengths == ["pass", "pass"]
