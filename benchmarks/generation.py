@@ -14,7 +14,8 @@ steps in float32. It has neither the paper's noise offset, which would only hurt
 its slow decay of the learning rate, and weighs channels as ours does. ``ours`` is what
 `ctflow train` and `ctflow sample` do. ``ours-200`` are the weights of ours with 200
 Euler steps, for the first half of the reports; ``ours-half`` is ``ours`` for the same
-ones. Seconds are those of one volume drawn by itself.
+ones. ``base`` is the base model that is shipped, which was trained for longer
+(`make base-model`). Seconds are those of one volume drawn by itself.
 """
 
 import argparse
@@ -50,7 +51,7 @@ from ctflow_fed.evaluation.alignment import consistency_index, movement
 from ctflow_fed.evaluation.distances import frechet_distance, kernel_distance
 from ctflow_fed.evaluation.drift.seams import seam_ratio
 from ctflow_fed.files import write_atomically, write_json
-from ctflow_fed.model import FMvT, load_package
+from ctflow_fed.model import FMvT, load_package, package_folder
 from ctflow_fed.reader import Reader
 from ctflow_fed.reader.calibration import READABLE
 from ctflow_fed.sampling import SampleSettings, VolumeRequest, VolumeSampler
@@ -82,6 +83,7 @@ ARMS = {
     ),
     "ours": Arm("ours", HashingReportEncoder(), OURS),
     "ours-200": Arm("ours", HashingReportEncoder(), replace(OURS, **EULER_200)),
+    "base": Arm("base", HashingReportEncoder(), OURS),
 }
 
 
@@ -134,8 +136,9 @@ class Bench:
                 **self._cost(name, sampler, seed),
                 "parameters": _parameters(sampler.network),
             }
+            if name in ("ours", "base"):
+                result[f"control-{name}"] = self._control(name, sampler, seed)
             if name == "ours":
-                result["control"] = self._control(sampler, seed)
                 result["ours-half"] = self._measured(drawn[: self.volumes // 2])
             save_samples(drawn[:10], self.out / f"samples-{name}-{seed}.png")
         save_samples(self.real[:10], self.out / "samples-real.png")
@@ -159,8 +162,11 @@ class Bench:
 
     def _sampler(self, arm: Arm, seed: int) -> VolumeSampler:
         """Train an arm up to the steps, or go on, and load what came out."""
-        recipe = train_ctflow if arm.training == "ctflow" else train_ours
-        model = recipe(self.out, preset="tiny", steps=self.steps, seed=seed)
+        if arm.training == "base":
+            model = package_folder("base")
+        else:
+            recipe = train_ctflow if arm.training == "ctflow" else train_ours
+            model = recipe(self.out, preset="tiny", steps=self.steps, seed=seed)
         return VolumeSampler(load_package(model), CODEC, arm.encoder, arm.sampling)
 
     def _drawn(
@@ -236,10 +242,10 @@ class Bench:
             "drift": drift(height_profile(drawn), height_profile(self.real)),
         }
 
-    def _control(self, sampler: VolumeSampler, seed: int) -> dict[str, float]:
+    def _control(self, arm: str, sampler: VolumeSampler, seed: int) -> dict[str, float]:
         """Draw pairs with one seed and a finding that only one of the reports has."""
         names = [name for name, value in self.readable.items() if value >= READABLE]
-        folder = self.out / f"pairs-{seed}-{self.steps}"
+        folder = self.out / f"pairs-{arm}-{seed}-{self.steps}"
         seeds = [derive_seed("pair", number) for number in range(PAIRS)]
         without = _kept(folder / "none", [_asked({}, s) for s in seeds], sampler)
         spread, result, shown = self.real_logits.std(0), {}, []
@@ -251,7 +257,7 @@ class Bench:
             place = FINDINGS.index(name)
             result[name] = movement(logits, plain, place, spread)
             shown.append((name, without[0], shows[0]))
-        save_pairs(shown, self.out / f"pairs-{seed}.png")
+        save_pairs(shown, self.out / f"pairs-{arm}-{seed}.png")
         return result
 
 
