@@ -22,7 +22,8 @@ from ctflow_fed.augment.reading import train_reader
 from ctflow_fed.augment.record import Origin, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.settings import GenerateSettings
-from ctflow_fed.augment.store import StoreStatus, SynthStore
+from ctflow_fed.augment.status import StoreStatus
+from ctflow_fed.augment.store import SynthStore
 
 if TYPE_CHECKING:
     from ctflow_fed.augment.dataset import SyntheticCTDataset

@@ -24,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,48 +33,16 @@ from ctflow_fed.augment.record import Origin, SynthHeader, SynthRecord
 from ctflow_fed.augment.request import SynthRequest
 from ctflow_fed.augment.runs import Runs
 from ctflow_fed.augment.stamps import Stamp, Stamps
+from ctflow_fed.augment.status import StoreStatus
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import MismatchError, SettingsError, StoreError
 from ctflow_fed.files import read_json, write_atomically, write_json
 from ctflow_fed.locks import awaited
 
-__all__ = ["StoreStatus", "SynthStore"]
+__all__ = ["SynthStore"]
 
 SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 LARGEST_SIDECAR = 2**20  # bytes
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """How far a set is: ``done`` of ``planned`` volumes, and what is wrong with it.
-
-    ``damaged`` volumes have a sidecar that does not fit them; ``failed`` are those that
-    the last run could not make and that are still missing; ``refused`` those that the
-    quality gate did not let pass; ``spent`` those that a stream has taken;
-    ``positives`` counts what is done by finding. ``runs`` processes fill the set at the
-    moment, which have made ``hourly`` volumes an hour since the first of them began.
-    """
-
-    planned: int
-    done: int
-    damaged: int
-    failed: int
-    refused: int
-    spent: int
-    bytes: int
-    positives: dict[str, int]
-    runs: int = 0
-    hourly: float | None = None
-
-    @property
-    def left(self) -> int:
-        """How many volumes are still to be drawn."""
-        return self.planned - self.done - self.refused - self.spent
-
-    @property
-    def hours_left(self) -> float | None:
-        """How long it takes at this rate; None where that is not known."""
-        return self.left / self.hourly if self.hourly else None
 
 
 class SynthStore:
