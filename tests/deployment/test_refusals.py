@@ -6,6 +6,7 @@ import io
 import shutil
 import ssl
 import tarfile
+import time
 from collections import Counter
 
 import pytest
@@ -108,13 +109,23 @@ def ask(door, who, method, path):
         line.close()
 
 
+def lines_after(log, before, count):
+    """Return the lines of a log after some, once there are so many of them."""
+    end = time.monotonic() + 20  # an answer is sent before it is logged
+    while True:
+        lines = log.read_text().splitlines()[before:]
+        if len(lines) >= count or time.monotonic() > end:
+            return lines
+        time.sleep(0.01)
+
+
 def test_whatever_a_stranger_sends_is_refused_and_logged(door):
     log = door[1] / REFUSALS
     for kind, calls in STRANGERS.items():
         before = len(log.read_text().splitlines())
         statuses = [ask(door, *call) for call in calls]
         assert all(400 <= status < 500 for status in statuses), kind
-        lines = log.read_text().splitlines()[before:]
+        lines = lines_after(log, before, len(calls))
         assert Counter(int(each.split()[2]) for each in lines) == Counter(statuses)
         for (_, method, path), line in zip(calls, lines, strict=True):
             assert f'"{method} {path} HTTP/1.1"' in line
