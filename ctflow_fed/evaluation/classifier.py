@@ -1,7 +1,7 @@
 """The classifier of the utility test: small, 3-D, the same for every arm."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from ctflow_fed.errors import MissingExtraError
 from ctflow_fed.evaluation.volumes import Labels, Volumes
 from ctflow_fed.seeds import derive_seed
 
-__all__ = ["Recipe", "fit_and_score"]
+__all__ = ["RESNET", "Classifier", "Recipe", "fit_and_score"]
 
 SHIFT = 2  # voxels: how far, at most, a training volume is moved along each axis
 GAIN = 0.1  # how much brighter or darker, at most
@@ -37,14 +37,50 @@ class Recipe:
     strength: int = 1
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A network: ``make`` is told how many findings it shall give a logit for.
+
+    It is given volumes ``[n, 1, x, y, z]`` in -1..1. ``name`` tells its fits from
+    those of others.
+    """
+
+    name: str
+    make: Callable[[int], nn.Module]
+
+
+def _resnet(findings: int) -> nn.Module:
+    try:
+        from monai.networks.nets.resnet import ResNet
+    except ImportError as error:
+        raise MissingExtraError("monai", "evaluation") from error
+    network: nn.Module = ResNet(
+        block="basic",
+        layers=[1, 1, 1, 1],
+        block_inplanes=[8, 16, 32, 64],
+        spatial_dims=3,
+        n_input_channels=1,
+        conv1_t_size=5,
+        conv1_t_stride=2,
+        num_classes=findings,
+        norm=("group", {"num_groups": 4}),  # a batch is too small for its own
+    )
+    return network
+
+
+RESNET = Classifier("resnet", _resnet)
+"""The classifier where nobody gives another: MONAI's, small."""
+
+
 def fit_and_score(
     train: Volumes,
     labels: Labels,
     test: Float[Tensor, "tested 1 x y z"],
     recipe: Recipe,
+    classifier: Classifier = RESNET,
 ) -> Float64[np.ndarray, "tested findings"]:
     """Train on ``train`` and return the probability of each finding in ``test``."""
-    network = _network(labels.shape[1], recipe.seed)
+    network = _network(labels.shape[1], recipe.seed, classifier)
     target = torch.from_numpy(labels).float()
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -62,26 +98,11 @@ def fit_and_score(
     return _probabilities(network, test, recipe.batch)
 
 
-def _network(findings: int, seed: int) -> nn.Module:
-    try:
-        from monai.networks.nets.resnet import ResNet
-    except ImportError as error:
-        raise MissingExtraError("monai", "evaluation") from error
+def _network(findings: int, seed: int, classifier: Classifier) -> nn.Module:
     # MONAI draws first weights from the global state, which all threads share.
     with _first_weights, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("classifier weights", seed))
-        network: nn.Module = ResNet(
-            block="basic",
-            layers=[1, 1, 1, 1],
-            block_inplanes=[8, 16, 32, 64],
-            spatial_dims=3,
-            n_input_channels=1,
-            conv1_t_size=5,
-            conv1_t_stride=2,
-            num_classes=findings,
-            norm=("group", {"num_groups": 4}),  # a batch is too small for its own
-        )
-    return network
+        return classifier.make(findings)
 
 
 def _batches(items: int, recipe: Recipe, generator: Generator) -> Iterator[Tensor]:

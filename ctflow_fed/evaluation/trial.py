@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.evaluation.arms import STRENGTHS, Places
-from ctflow_fed.evaluation.classifier import Recipe, fit_and_score
+from ctflow_fed.evaluation.classifier import RESNET, Classifier, Recipe, fit_and_score
 from ctflow_fed.evaluation.features import FeatureCache
 from ctflow_fed.evaluation.results import UtilitySettings
 from ctflow_fed.evaluation.scores import Draws, Scores, Truth, draw_patients
@@ -56,10 +56,14 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Fits:
-    """Where fits are kept: a cache, and what tells these items from others."""
+    """Where fits are kept: a cache, and what tells these items from others.
+
+    All are of one ``classifier``.
+    """
 
     cache: FeatureCache
     identity: str
+    classifier: Classifier = RESNET
 
 
 def refuse_leaks(train: Sequence[Item], test: Sequence[Item]) -> None:
@@ -145,13 +149,14 @@ def _fit(
     places: Places, pool: Pool, test: HeldOut, recipe: Recipe, fits: Fits | None
 ) -> TestScores:
     def fitted() -> TestScores:
-        return fit_and_score(
-            pool.volumes[places], pool.labels[places], test.volumes, recipe
-        )
+        classifier = RESNET if fits is None else fits.classifier
+        volumes, labels = pool.volumes[places], pool.labels[places]
+        return fit_and_score(volumes, labels, test.volumes, recipe, classifier)
 
     if fits is None:
         return fitted()
-    key = ["fit", 1, fits.identity, places.tolist(), asdict(recipe)]
+    told = [fits.classifier.name, places.tolist(), asdict(recipe)]
+    key = ["fit", 1, fits.identity, *told]
     kept = fits.cache.get(key, lambda: {"scores": torch.from_numpy(fitted())})
     scores: np.ndarray = kept["scores"].numpy()
     return scores

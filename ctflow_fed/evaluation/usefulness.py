@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64
 from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.arms import EVERY_ARM, arms_of
+from ctflow_fed.evaluation.classifier import RESNET, Classifier
 from ctflow_fed.evaluation.features import FeatureCache
 from ctflow_fed.evaluation.figure import Evaluation, Figure, Verdict, not_measured
 from ctflow_fed.evaluation.results import UtilitySettings
@@ -88,10 +89,12 @@ def measure_usefulness(
     groups: Mapping[str, Bool[np.ndarray, " studies"]],
     cache: Path,
     settings: UtilitySettings,
+    classifier: Classifier = RESNET,
 ) -> Evaluation:
     """Train five arms, equally long, and test them on ``test``.
 
-    Fits stay in ``cache``, so the same command goes on. Raises as `measure_utility`.
+    ``classifier`` may be one's own. Fits stay in ``cache``, so the same call goes on.
+    Raises as `measure_utility`.
     """
     if not (real and synthetic and test):
         raise SettingsError(
@@ -106,6 +109,7 @@ def measure_usefulness(
     fits = Fits(
         FeatureCache(cache),
         digest_of([identity, pool.labels.tolist(), settings.shape]),
+        classifier,
     )
     arms = arms_of(pool.labels, len(real), seed=settings.seed)
     scores = score_arms(arms, pool, held_out, settings, fits)
@@ -121,6 +125,7 @@ def measure_usefulness(
         "real": len(real),
         "synthetic": len(synthetic),
         "test": len(test),
+        "classifier": classifier.name,
         "settings": asdict(settings),
     }
     return Evaluation("utility", trial_figures(trial), made)
@@ -177,16 +182,20 @@ def _gains(trial: Trial, resampled: Resampled) -> Iterator[Figure]:
 
 
 def _alone(trial: Trial, resampled: Resampled) -> Figure:
-    ratio = interval(
-        _macro(trial, "synthetic") / _macro(trial, "real"),
-        resampled["synthetic"] / resampled["real"],
-    )
+    convention = f"{USEFUL_ALONE} or more"
+    alone, real = _macro(trial, "synthetic"), _macro(trial, "real")
+    if real <= 0.5:
+        reason = "a classifier that was trained on the real studies tells nothing"
+        return not_measured("tstr_ratio", "", convention, reason)
+    # Of a few studies a draw may be told all wrong.
+    drawn = resampled["synthetic"] / np.maximum(resampled["real"], 1e-6)
+    ratio = interval(alone / real, drawn)
     return _figure(
         trial,
         "tstr_ratio",
         "",
         ratio,
-        f"{USEFUL_ALONE} or more",
+        convention,
         ratio.value >= USEFUL_ALONE,
         "macro AUROC of a classifier trained on synthetic volumes alone over that of "
         "one trained on the real ones",

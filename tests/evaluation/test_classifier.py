@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from ctflow_fed.evaluation.classifier import Recipe, fit_and_score
+from ctflow_fed.evaluation.classifier import Classifier, Recipe, fit_and_score
 
 RECIPE = Recipe(steps=2, batch=3, learning_rate=1e-3, seed=4)
 
@@ -43,3 +43,21 @@ def test_training_leaves_the_volumes_as_they_are():
     fit_and_score(volumes, labels(3), few(2, 1), RECIPE)
 
     assert torch.equal(before, volumes)
+
+
+def test_a_network_of_ones_own_is_trained():
+    class Mean(torch.nn.Module):
+        def __init__(self, findings):
+            super().__init__()
+            self.weights = torch.nn.Linear(1, findings)
+
+        def forward(self, volumes):
+            return self.weights(volumes.mean((2, 3, 4)))
+
+    volumes = torch.linspace(-1, 1, 8)[:, None, None, None, None].expand(8, 1, 4, 4, 4)
+    labels = (np.arange(8) >= 4)[:, None]
+    recipe = Recipe(steps=200, batch=8, learning_rate=0.3, seed=0)
+
+    scores = fit_and_score(volumes, labels, volumes, recipe, Classifier("mean", Mean))
+
+    assert (scores[:, 0] > 0.5).tolist() == labels[:, 0].tolist()

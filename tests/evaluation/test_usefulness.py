@@ -61,6 +61,12 @@ def test_synthetic_volumes_that_teach_nothing_fail_alone():
     assert found["macro_auroc", "synthetic"].verdict == "fail"
 
 
+def test_nothing_is_compared_with_real_studies_that_teach_nothing():
+    found = by_name(trial(real=-3.0))
+
+    assert found["tstr_ratio", ""].verdict == "not measured"
+
+
 def test_the_finding_that_loses_is_named():
     found = by_name(trial(worse=["Cardiomegaly"]))
 
