@@ -138,7 +138,8 @@ def admit(server: Path) -> None:
             os.chown(place, user.pw_uid, user.pw_gid)
         print_of = fingerprint((nodes / f"{site}.crt").read_bytes())
         lines.append(f"{print_of} {site};\n")
-    (server / "shards" / "down").mkdir(parents=True, exist_ok=True)
+    for way in ("down", "up"):
+        (server / "shards" / way).mkdir(parents=True, exist_ok=True)
     write_text(server / "nginx" / "sites.map", "".join(lines))
     if user is not None:
         for part in (".", "nginx", "shards", "shards/down", "shards/up"):
