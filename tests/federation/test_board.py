@@ -19,6 +19,7 @@ RECORD = {
         "state": "",
         "epsilon": {},
         "spent": [],
+        "attempts": 1,
     },
 }
 
