@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-UNIT := $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu and not ray and not flower"
+# What wants the machine to itself.
+ALONE := gpu or ray or flower
+PARALLEL := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: help demo test unit lint wheel bench bench-generation base-model clean
 
@@ -28,11 +30,11 @@ demo: $(READY)
 	$(BIN)/ctflow demo --out runs/demo
 
 test: $(READY)
-	$(UNIT)
-	$(BIN)/python -m pytest -m "slow or gpu or ray or flower"
+	$(PARALLEL) -m "not ($(ALONE))"
+	$(BIN)/python -m pytest -m "$(ALONE)"
 
 unit: $(READY)
-	$(UNIT)
+	$(PARALLEL) -m "not (slow or $(ALONE))"
 
 lint: $(READY)
 	$(BIN)/ruff check

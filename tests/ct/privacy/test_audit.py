@@ -212,6 +212,7 @@ def test_two_hundred_studies_with_planted_patients_leave_no_trace(tmp_path):
     (tmp_path / "logs").mkdir()
     command = ["intake", source, "--reports", reports, "--out", out]
     command = [*map(str, command), "--image-size", "32", "--region", "any"]
+    command += ["--synthetic", "accept"]
     audit_too = [*command, "--audit", "--logs", str(tmp_path / "logs")]
     done = CliRunner().invoke(cli, command)
     (tmp_path / "logs" / "progress.log").write_text(done.stderr)
