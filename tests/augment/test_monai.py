@@ -27,6 +27,7 @@ from monai.transforms import (  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,  # MONAI's loaders draw from the random state of the process
     pytest.mark.filterwarnings("ignore::UserWarning:monai"),  # a reader that we lack
     pytest.mark.filterwarnings("error:Corrupt cache"),
 ]
