@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What wants the machine to itself.
-ALONE := gpu or ray or flower or alone
+ALONE := gpu or ray or flower
 PARALLEL := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: help demo test unit lint wheel bench bench-generation base-model clean

@@ -17,7 +17,10 @@ LARGEST = 16 * 2**20  # bytes of a result
 CHECKS = {
     "codec": ("Does the codec keep what a radiologist needs?", "codec REAL"),
     "fidelity": ("Do the volumes look like real ones?", "fidelity REAL SYNTHETIC"),
-    "drift": ("Do they stay right from the first slice to the last?", "drift"),
+    "drift": (
+        "Do they stay right from the first slice to the last?",
+        "drift REAL SYNTHETIC",
+    ),
     "alignment": ("Do they show what their reports say?", "alignment REAL SYNTHETIC"),
     "utility": (
         "Do they help a classifier on real patients?",
@@ -55,10 +58,10 @@ def evaluations_in(run: Path) -> Iterator[tuple[str, Evaluation]]:
             path = folder / name
             if not name.endswith(".json") or path.stat().st_size > LARGEST:
                 continue
-            place = str(path.relative_to(run))
-            if _says_that_it_is_one(value := _read(path)):
+            place, value = str(path.relative_to(run)), _read(path)
+            if str(value.get("kind")) in CHECKS and "figures" in value:
                 yield place, Evaluation.from_json(value)
-            elif name == "utility.json":
+            elif "comparisons" in value:
                 yield place, _utility(UtilityResult.from_json(value))
 
 
@@ -71,10 +74,6 @@ def _read(path: Path) -> dict[str, object]:
             "make it again or take it away"
         ) from None
     return value if isinstance(value, dict) else {}
-
-
-def _says_that_it_is_one(value: dict[str, object]) -> bool:
-    return value.get("kind") in CHECKS and "figures" in value
 
 
 def _utility(result: UtilityResult) -> Evaluation:

@@ -89,6 +89,12 @@ def test_a_gain_over_real_and_over_copies_answers_the_question_of_use(tmp_path):
     assert "1 passed, 0 failed, 5 not measured" in own_words(page_of(tmp_path))
 
 
+def test_a_trial_of_use_is_known_by_what_it_holds_and_not_by_its_name(tmp_path):
+    Evaluation("utility", [figure("fail")], {}).save(tmp_path / "utility.json")
+
+    assert "0 passed, 1 failed, 5 not measured" in own_words(page_of(tmp_path))
+
+
 def test_words_of_a_result_are_words_and_no_markup(tmp_path):
     hostile = figure("pass", part="<script>alert(1)</script>")
     Evaluation("fidelity", [hostile], {"a": "</pre><b>"}).save(tmp_path / "found.json")
