@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from ctflow_fed.cli.evaluate_privacy import PATIENTS, TABLE
-from ctflow_fed.cli.options import FOLDER
+from ctflow_fed.cli.options import FOLDER, PATIENTS, TABLE
 from ctflow_fed.cli.results import result_options, show_results
 
 __all__ = ["alignment", "labels_of_set"]

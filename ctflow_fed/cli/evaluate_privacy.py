@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ctflow_fed.cli.options import FOLDER, PACKAGE
+from ctflow_fed.cli.options import FOLDER, PACKAGE, PATIENTS, TABLE
 from ctflow_fed.cli.results import result_options, show_results
 from ctflow_fed.errors import SettingsError
 
@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from ctflow_fed.evaluation.privacy import CopySettings
 
 __all__ = ["index", "privacy"]
-
-TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-PATIENTS = click.option(
-    "--patients",
-    type=TABLE,
-    help="A table with the columns study (the name of a file) and patient; without it "
-    "every file is a patient of its own.",
-)
 
 
 @click.command()

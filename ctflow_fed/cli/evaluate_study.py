@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ctflow_fed.cli.evaluate_privacy import TABLE
-from ctflow_fed.cli.options import FOLDER, NEW_FOLDER
+from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, TABLE
 from ctflow_fed.cli.results import result_options, show_results
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ __all__ = [
     "FOLDER",
     "NEW_FOLDER",
     "PACKAGE",
+    "PATIENTS",
+    "TABLE",
     "policy_options",
     "privacy_options",
     "start_options",
@@ -36,6 +38,15 @@ class _Package(click.ParamType[Path]):
 
 
 PACKAGE = _Package()
+
+TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+PATIENTS = click.option(
+    "--patients",
+    type=TABLE,
+    help="A table with the columns study (the name of a file) and patient; without it "
+    "every file is a patient of its own.",
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
