@@ -28,6 +28,11 @@ __all__ = ["utility"]
     "file) and the 18 findings of CT-RATE, or reports, as the intake takes it.",
 )
 @click.option(
+    "--test-labels",
+    type=TABLE,
+    help="The same of TEST alone, where it has a table of its own.",
+)
+@click.option(
     "--synth-labels",
     type=TABLE,
     help="The same of SYNTH; a set of ctflow augment has its own.",
@@ -60,6 +65,7 @@ def utility(
     synth: Path,
     test: Path,
     labels: Path,
+    test_labels: Path | None,
     synth_labels: Path | None,
     patients: Path | None,
     groups: Path | None,
@@ -89,9 +95,9 @@ def utility(
     volumes, of_synth = labels_of_set(synth)
     if synth_labels is not None:
         of_synth = read_labels(synth_labels)
-    table = read_labels(labels)
-    tested = LabelledScans.of(scans_of(test, known), table)
-    trained = _items(LabelledScans.of(scans_of(real, known), table))
+    of_test = read_labels(test_labels or labels)
+    tested = LabelledScans.of(scans_of(test, known), of_test)
+    trained = _items(LabelledScans.of(scans_of(real, known), read_labels(labels)))
     trained = some_patients(trained, fraction, seed=seed)
     drawn = _items(LabelledScans.of(scans_of(volumes), of_synth), synthetic=True)
     if ratio is not None:

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -124,8 +125,9 @@ class Siege:
         if is_playing(self.out) or (self.out / "model").exists():
             self._submitted = now - AGAIN_SECONDS
         elif now - self._submitted > AGAIN_SECONDS:
-            self.server.submit(self.out, words())
-            self._submitted = time.monotonic()
+            with suppress(subprocess.CalledProcessError):  # a server that has just died
+                self.server.submit(self.out, words())
+                self._submitted = time.monotonic()
         if self.rounds > self._moved[1]:
             self._moved = now, self.rounds
         assert now - self._moved[0] < LONGEST_SECONDS, self.server.said()[-4000:]

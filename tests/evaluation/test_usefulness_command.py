@@ -70,3 +70,21 @@ def test_too_many_groups_are_refused(sets):
     table.write_text("\n".join(",".join(row) for row in rows))
 
     assert isinstance(run(sets, "--groups", table).exception, ReportTableError)
+
+
+def test_a_test_of_the_same_file_names_has_a_table_of_its_own(sets):
+    root = sets["real"].parent
+    header, *rows = (root / "labels.csv").read_text().splitlines()
+    own = [row.replace("test-", "real-") for row in rows if row.startswith("test-")]
+    others = [row for row in rows if not row.startswith("test-")]
+    (root / "labels.csv").write_text("\n".join([header, *others]))
+    (root / "test.csv").write_text("\n".join([header, *own]))
+    for path in sorted(sets["test"].iterdir()):
+        path.rename(path.with_name(path.name.replace("test-", "real-")))
+
+    assert isinstance(run(sets).exception, ReportTableError)  # four have no label
+    found = run(sets, "--test-labels", root / "test.csv")
+
+    assert found.exit_code == 0, found.output
+    made = json.loads((root / "out" / "utility.json").read_text())["made"]
+    assert (made["real"], made["test"]) == (8, 12)
