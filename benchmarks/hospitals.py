@@ -24,6 +24,7 @@ from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.consortium import Consortium
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import nginx_config
+from ctflow_fed.federation import read_progress
 from ctflow_fed.files import read_json, write_json
 from ctflow_fed.shapes import HU
 
@@ -115,7 +116,15 @@ def run_for_real(
         job = ["ctflow", "federation", "run", "--server", str(folder / "consortium")]
         out = folder / "job"
         subprocess.run([*job, "--out", str(out), *words], check=True, env=ENVIRONMENT)
-        until((out / "model" / "provenance.json").exists, server, JOB_SECONDS)
+        done = out / "model" / "provenance.json"
+        until(lambda: done.exists() or has_failed(out), server, JOB_SECONDS)
+        if has_failed(out):
+            raise SystemExit(read_progress(out).ended)
+
+
+def has_failed(job: Path) -> bool:
+    """Tell whether a job has ended before its last round."""
+    return bool((job / "run.json").exists() and read_progress(job).ended)
 
 
 def _ports(path: Path, count: int) -> list[int]:

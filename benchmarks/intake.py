@@ -91,7 +91,8 @@ def by_simpleitk(folder: Path) -> SimpleITK.Image:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return reader.Execute()
+    image: SimpleITK.Image = reader.Execute()
+    return image
 
 
 def seconds_of(work: Callable[[Path], object], folder: Path) -> float:

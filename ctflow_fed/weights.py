@@ -10,7 +10,11 @@ __all__ = ["WeightsDigest", "weights_digest"]
 
 
 class WeightsDigest:
-    """The SHA-256 of named weights that come one by one, in the order of names."""
+    """The SHA-256 of named weights that come one by one, in the order of names.
+
+    It is that of their values as float32, so that weights which a package holds in half
+    precision have the digest of the network that is made of them.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -18,6 +22,7 @@ class WeightsDigest:
     def add(self, name: str, weights: Tensor) -> None:
         """Take in the next weights."""
         values = weights.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
         self._digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
         raw = values.reshape(-1).contiguous().view(torch.uint8)
         self._digest.update(raw.numpy().data)

@@ -12,6 +12,7 @@ from ctflow_fed.model import (
     Provenance,
     fresh_network,
     load_package,
+    package_folder,
     save_package,
     start_network,
 )
@@ -135,3 +136,11 @@ def test_training_begins_with_a_package_or_with_fresh_weights(package: Path):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(SettingsError, match="preset"):
         start_network("huge", None, seed=0)
+
+
+def test_weights_in_half_precision_have_the_digest_of_their_network(tmp_path):
+    shipped = load_package(package_folder("base"))
+
+    again = save_package(tmp_path, shipped.network, shipped.provenance)
+
+    assert again == shipped.digest
