@@ -15,11 +15,11 @@ import shutil
 from pathlib import Path
 
 from hospitals import SITES, run_for_real, site_stores
+from safetensors.torch import load_file
 
 from ctflow_fed.federation import read_ledger
 from ctflow_fed.files import read_json, write_json
 from ctflow_fed.model import package_folder
-from ctflow_fed.training.adapters import read_adapter
 from server.secure import BOUND
 
 RESULTS = Path(__file__).parent / "results" / "secure.json"
@@ -27,6 +27,7 @@ BASE = package_folder("base")
 RANK = 322  # 20 MB in float32
 STUDIES = 6
 GRID = BOUND / 2**31
+STATE = Path("rounds", "0001", "server", "weights.safetensors")  # as float32
 WORDS = {
     **{"--rounds": "1", "--steps": "1", "--batch-clips": "1", "--min-sites": "3"},
     **{"--init": str(BASE), "--adapter-rank": str(RANK)},
@@ -58,7 +59,7 @@ def main() -> None:
 def compared(plain: Path, secure: Path) -> dict[str, object]:
     """Return what the rounds of two jobs took, and how their means differ."""
     (open_round,), (secure_round,) = (read_ledger(e).records for e in (plain, secure))
-    before, after = (read_adapter(job / "adapter").changes for job in (plain, secure))
+    before, after = (load_file(job / STATE) for job in (plain, secure))
     furthest = max(float((after[n] - before[n]).abs().max()) for n in before)
     longest = max(float(each.abs().max()) for each in before.values())
     return {
