@@ -54,7 +54,8 @@ def command() -> None:
     "of_volumes",
     default="haar",
     show_default=True,
-    help="The same of volumes: haar or medicalnet:FILE. FILE is in safetensors.",
+    help="The same of volumes: haar, medicalnet:FILE or ctnet:FILE. FILE is in "
+    "safetensors.",
 )
 @click.option("--splits", default=100, show_default=True, help="Random halves.")
 @click.option("--seed", default=0, show_default=True)

@@ -1,6 +1,7 @@
 """Volumes as vectors: extractors of features, and what they gave, kept."""
 
 from ctflow_fed.evaluation.features.cache import FeatureCache, Measured
+from ctflow_fed.evaluation.features.ctnet import CTNetVolumes
 from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
 from ctflow_fed.evaluation.features.extractor import (
     PLANES,
@@ -10,15 +11,13 @@ from ctflow_fed.evaluation.features.extractor import (
     planes,
     windowed,
 )
-from ctflow_fed.evaluation.features.resnet import (
-    ResNetSlices,
-    ResNetVolumes,
-    extractor_named,
-)
+from ctflow_fed.evaluation.features.named import extractor_named
+from ctflow_fed.evaluation.features.resnet import ResNetSlices, ResNetVolumes
 
 __all__ = [
     "PLANES",
     "WINDOWS",
+    "CTNetVolumes",
     "FeatureCache",
     "FeatureExtractor",
     "HaarSlices",

@@ -17,14 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ctflow_fed.errors import MissingExtraError, PackageError, SettingsError
-from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
-from ctflow_fed.evaluation.features.extractor import FeatureExtractor
+from ctflow_fed.errors import MissingExtraError, PackageError
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import default_device
 from ctflow_fed.weights import weights_digest
 
-__all__ = ["ResNetSlices", "ResNetVolumes", "extractor_named"]
+__all__ = [
+    "ResNetSlices",
+    "ResNetVolumes",
+    "Weights",
+    "read_weights",
+    "residual_network",
+    "torchvision_names",
+]
 
 SEQUENCE = {"0": "conv1", "1": "bn1", **{str(3 + n): f"layer{n}" for n in range(1, 5)}}
 """The places in a network that was made a sequence of its children."""
@@ -55,12 +60,12 @@ class ResNetSlices:
     spacing_mm = 1.0
 
     def __init__(self, weights: Path, kind: Literal["radimagenet", "imagenet"]) -> None:
-        known = _read(weights)
+        known = torchvision_names(read_weights(weights))
         self.name = f"{kind}-resnet"
         self.extractor_id = digest_of([self.name, weights_digest(known)])
         mean, std = (torch.tensor(part)[:, None, None] for part in SCALES[kind])
         self._mean, self._std = mean, std
-        self._network = _network(known, axes=2, channels=3)
+        self._network = residual_network(known, axes=2, channels=3)
 
     def extract(
         self, images: Float[Tensor, "images rows cols"]
@@ -82,9 +87,9 @@ class ResNetVolumes:
     spacing_mm = 2.0
 
     def __init__(self, weights: Path) -> None:
-        known = _read(weights)
+        known = torchvision_names(read_weights(weights))
         self.extractor_id = digest_of([self.name, weights_digest(known)])
-        self._network = _network(known, axes=3, channels=1)
+        self._network = residual_network(known, axes=3, channels=1)
 
     def extract(
         self, images: Float[Tensor, "images slices rows cols"]
@@ -95,33 +100,19 @@ class ResNetVolumes:
         return _pooled(self._network, ((images - mean) / std)[:, None])
 
 
-def extractor_named(name: str, axes: Literal[2, 3]) -> FeatureExtractor:
-    """Return the extractor of slices or of volumes that has a name.
-
-    It is ``haar``, the embedded one, or a kind and a file of weights:
-    ``radimagenet:FILE`` and ``imagenet:FILE`` for slices, ``medicalnet:FILE`` for
-    volumes. Raises ``SettingsError`` for any other.
-    """
-    kind, _, file = name.partition(":")
-    if name == "haar":
-        return HaarSlices() if axes == 2 else HaarVolumes()
-    if axes == 2 and kind in ("radimagenet", "imagenet") and file:
-        return ResNetSlices(Path(file), "imagenet" if kind[0] == "i" else "radimagenet")
-    if axes == 3 and kind == "medicalnet" and file:
-        return ResNetVolumes(Path(file))
-    kinds = "radimagenet:FILE or imagenet:FILE" if axes == 2 else "medicalnet:FILE"
-    raise SettingsError(f"expected the extractor haar, or {kinds}, got another name")
-
-
-def _read(path: Path) -> Weights:
-    """Read weights by torchvision's names for them, without the classifier."""
+def read_weights(path: Path) -> Weights:
+    """Read weights as they are; raises ``PackageError`` for what is no safetensors."""
     try:
-        weights = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError):
         raise PackageError(
-            "expected the weights of a residual network as safetensors, got a file "
-            "that cannot be read as such; convert it with safetensors.torch.save_file"
+            "expected the weights of a network as safetensors, got a file that cannot "
+            "be read as such; convert it with safetensors.torch.save_file"
         ) from None
+
+
+def torchvision_names(weights: Weights) -> Weights:
+    """Return weights by torchvision's names for them, without the classifier."""
     return {
         _renamed(name): value
         for name, value in weights.items()
@@ -137,7 +128,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _network(weights: Weights, *, axes: int, channels: int) -> nn.Module:
+def residual_network(weights: Weights, *, axes: int, channels: int) -> nn.Module:
     """Make the network that the weights are of, on the default device."""
     try:
         from monai.networks.nets.resnet import ResNet

@@ -1,0 +1,135 @@
+"""CT-Net (Draelos et al., 2021): a chest CT classifier whose last layer is a feature.
+
+Its weights come as safetensors with the names of the authors' ``CTNetModel``:
+``features`` (a ResNet-18 of three neighbouring slices as colours), ``reducingconvs``
+and ``classifier``. Sizes are those of the weights.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ctflow_fed.errors import PackageError
+from ctflow_fed.evaluation.features.resnet import (
+    Weights,
+    read_weights,
+    residual_network,
+    torchvision_names,
+)
+from ctflow_fed.files import digest_of
+from ctflow_fed.model import default_device
+from ctflow_fed.weights import weights_digest
+
+__all__ = ["CTNetVolumes"]
+
+SIDE = 420
+COLOURS = 3
+IMAGENET_MEAN = 0.449
+PARTS = ("features.", "reducingconvs.", "classifier.")
+STRIDES = ((3, 1, 1), (3, 1, 1), (3, 2, 2))
+AT_ONCE = 8  # triples of slices
+
+
+class CTNetVolumes:
+    """Volumes -> the last hidden layer of CT-Net, 96 numbers.
+
+    A volume is given at 0.8 mm, cut or filled up with the darkest of the window to 402
+    slices of 420 x 420, as the network was trained.
+    """
+
+    name = "ctnet"
+    axes: Literal[2, 3] = 3
+    pretrained = True
+    spacing_mm = 0.8
+
+    def __init__(self, weights: Path) -> None:
+        known = read_weights(weights)
+        kinds = {part: _under(known, part) for part in PARTS}
+        self.extractor_id = digest_of([self.name, weights_digest(known)])
+        slices, convolutions, classifier = kinds.values()
+        self._slices = residual_network(torchvision_names(slices), axes=2, channels=3)
+        self._slices.avgpool = nn.Identity()
+        self._device = next(self._slices.parameters()).device
+        try:
+            self._reduce, self._hidden = _reducing(convolutions), _hidden(classifier)
+            self._triples = convolutions["0.weight"].shape[1]
+            self._checked()
+        except (KeyError, RuntimeError, ValueError):
+            raise PackageError(
+                "expected the weights of CT-Net (features, reducingconvs, classifier), "
+                "got those of another network; choose the file for it"
+            ) from None
+
+    def extract(
+        self, images: Float[Tensor, "images slices rows cols"]
+    ) -> Float[Tensor, "images features"]:
+        """Return a vector for each volume."""
+        return torch.stack([self._vector(image) for image in images])
+
+    def _vector(
+        self, image: Float[Tensor, "slices rows cols"]
+    ) -> Float[Tensor, " features"]:
+        shape = (COLOURS * self._triples, SIDE, SIDE)
+        triples = _fitted(image, shape).unflatten(0, (-1, COLOURS)) - IMAGENET_MEAN
+        maps = [self._slices(part.to(self._device)) for part in triples.split(AT_ONCE)]
+        vector: Tensor = self._hidden(self._reduce(self._maps(torch.cat(maps))))
+        return vector[0].cpu()
+
+    def _maps(self, flat: Tensor) -> Float[Tensor, "1 triples channels down across"]:
+        """Give the last maps of slices, which MONAI's network flattens, their form."""
+        side = -(-SIDE // 32)
+        return flat.view(1, len(flat), -1, side, side)
+
+    def _checked(self) -> None:
+        """Raise where the parts do not fit one another, before a volume is read."""
+        side = -(-SIDE // 32)
+        width = self._slices(torch.zeros(1, COLOURS, SIDE, SIDE, device=self._device))
+        maps = torch.zeros(1, self._triples, width.numel() // side**2, side, side)
+        self._hidden(self._reduce(maps.to(self._device)))
+
+
+def _under(weights: Weights, part: str) -> Weights:
+    return {
+        name.removeprefix(part): value
+        for name, value in weights.items()
+        if name.startswith(part)
+    }
+
+
+def _reducing(weights: Weights) -> nn.Module:
+    """Make the convolutions over triples, channels of their maps being depth."""
+    layers: list[nn.Module] = []
+    for number, stride in enumerate(STRIDES):
+        out, into, high, down, across = weights[f"{2 * number}.weight"].shape
+        layers += [nn.Conv3d(into, out, (high, down, across), stride), nn.ReLU()]
+    return _loaded(nn.Sequential(*layers, nn.Flatten()), weights)
+
+
+def _hidden(weights: Weights) -> nn.Module:
+    """Make the classifier up to its last hidden layer; dropout does nothing here."""
+    first, last = (weights[f"{place}.weight"].shape for place in (0, 3))
+    layers = nn.Sequential(
+        *(nn.Linear(first[1], first[0]), nn.ReLU(), nn.Identity()),
+        *(nn.Linear(last[1], last[0]), nn.ReLU()),
+    )
+    return _loaded(layers, {n: v for n, v in weights.items() if n[0] != "6"})
+
+
+def _loaded(network: nn.Module, weights: Weights) -> nn.Module:
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False).to(default_device())
+
+
+def _fitted(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Cut or fill up a volume about its middle."""
+    for axis, length in enumerate(shape):
+        spare = image.shape[axis] - length
+        if spare > 0:
+            image = image.narrow(axis, spare // 2, length)
+    short = [length - side for length, side in zip(shape, image.shape, strict=True)]
+    around = [(less // 2, less - less // 2) for less in reversed(short)]
+    return pad(image, [side for pair in around for side in pair])
