@@ -24,22 +24,23 @@ __all__ = [
 TRIMMED = 0.2
 """The part of the sites that a trimmed mean leaves out at either end."""
 
-PIECE = 2**20
-"""Values that are compared at a time, so that many sites need little memory."""
+PIECE = 2**16
+"""Values that are taken at a time: a few sites' fit the cache, those of many memory."""
 
 
 def federated_average(
     updates: Mapping[str, Arrays], shares: Mapping[str, float]
 ) -> dict[str, NDArray[np.float32]]:
     """Return ``sum_k p_k w_k`` over the sites k with shares p (FedAvg, 1602.05629)."""
-    first = next(iter(updates.values()), {})
-    average: dict[str, NDArray[np.float32]] = {}
-    for name, value in first.items():
-        total = np.zeros(value.shape, np.float64)
-        for site in sorted(updates):
-            total += shares[site] * updates[site][name].astype(np.float64)
-        average[name] = total.astype(np.float32)
-    return average
+    ordered = [shares[site] for site in sorted(updates)]
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.zeros(values.shape[1])
+        for share, row in zip(ordered, values, strict=True):
+            total += np.multiply(row, share, out=row)
+        return total
+
+    return _by_coordinate(updates, mean) if updates else {}
 
 
 def trimmed_mean(
@@ -112,10 +113,9 @@ def _by_coordinate(
     reduced: dict[str, NDArray[np.float32]] = {}
     for name, first in updates[sites[0]].items():
         flat = [updates[site][name].reshape(-1) for site in sites]
-        pieces = [
-            reduce(np.stack([each[i : i + PIECE] for each in flat]).astype(np.float64))
-            for i in range(0, first.size, PIECE)
-        ]
-        whole = np.concatenate([*pieces, np.empty(0)]).astype(np.float32)
+        whole = np.empty(first.size, np.float32)
+        for i in range(0, first.size, PIECE):
+            piece = np.stack([each[i : i + PIECE] for each in flat], dtype=np.float64)
+            whole[i : i + PIECE] = reduce(piece)
         reduced[name] = whole.reshape(first.shape)
     return reduced

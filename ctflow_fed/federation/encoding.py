@@ -153,14 +153,14 @@ def _decode_bfloat16(data: bytes) -> NDArray[np.float32]:
 
 def _encode_int8(values: NDArray[np.float32]) -> bytes:
     """Write the scales of all blocks, then a code of -127 to 127 for each value."""
+    blocks = _blocks(values)
     with np.errstate(all="ignore"):  # what is not finite is found when it is decoded
-        blocks = _blocks(values)
-        scales: NDArray[np.float32] = np.abs(blocks).max(axis=1) / np.float32(
-            LARGEST_CODE
-        )
-        codes = np.rint(blocks / np.where(scales > 0, scales, 1)[:, None])
-        codes = np.clip(np.nan_to_num(codes), -LARGEST_CODE, LARGEST_CODE)
-    flat: NDArray[np.int8] = codes.astype(np.int8).reshape(-1)[: len(values)]
+        furthest = np.maximum(blocks.max(axis=1), np.abs(blocks.min(axis=1)))
+        scales: NDArray[np.float32] = furthest / np.float32(LARGEST_CODE)
+        codes = blocks / np.where(scales > 0, scales, np.float32(1))[:, None]
+        np.rint(codes, out=codes)
+        np.clip(codes, -LARGEST_CODE, LARGEST_CODE, out=codes)
+        flat: NDArray[np.int8] = codes.astype(np.int8).reshape(-1)[: len(values)]
     return scales.astype("<f4").tobytes() + flat.tobytes()
 
 
@@ -175,8 +175,8 @@ def _decode_int8(data: bytes) -> NDArray[np.float32]:
 
 def _blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return values as [block, value], the last block filled with zeros."""
-    filled = np.zeros(math.ceil(len(values) / BLOCK) * BLOCK, np.float32)
-    filled[: len(values)] = values
+    spare = -len(values) % BLOCK
+    filled = np.pad(values, (0, spare)) if spare else values
     return filled.reshape(-1, BLOCK)
 
 

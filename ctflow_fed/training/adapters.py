@@ -96,8 +96,9 @@ def load_adapter(base: ModelPackage, folder: Path) -> ModelPackage:
 def with_adapter(network: FMvT, settings: AdapterSettings, seed: int) -> FMvT:
     """Return a copy of ``network`` that trains an adapter and nothing else.
 
-    Until it is trained the copy gives the same numbers. Its first weights are a
-    function of ``seed`` alone. Raises `MissingExtraError` without peft.
+    Until it is trained the copy gives the same numbers; the weights that it does not
+    train are those of ``network``, in the same memory. Its first weights are a function
+    of ``seed`` alone. Raises `MissingExtraError` without peft.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -106,14 +107,30 @@ def with_adapter(network: FMvT, settings: AdapterSettings, seed: int) -> FMvT:
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=LAYERS.pattern
     )
-    adapted = copy.deepcopy(network)
+    adapted = _copied(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("adapter", seed))
         inject_adapter_in_model(config, adapted)
     for name, value in adapted.named_parameters():
-        if network.config.released and is_extension(name):
+        if _goes_on(network, name):
             value.requires_grad_()
     return adapted
+
+
+def _copied(network: FMvT) -> FMvT:
+    """Copy a network, but of its weights those alone that an adapter trains."""
+    own = {
+        id(value): nn.Parameter(
+            value.detach().clone() if _goes_on(network, name) else value.detach()
+        )
+        for name, value in network.named_parameters()
+    }
+    return copy.deepcopy(network, own)
+
+
+def _goes_on(network: FMvT, name: str) -> bool:
+    """Tell whether a weight is trained in full beside an adapter."""
+    return network.config.released and is_extension(name)
 
 
 def down_matrices(network: FMvT, rank: int, seed: int) -> dict[str, Tensor]:

@@ -156,6 +156,16 @@ def test_training_an_adapter_leaves_the_base_as_it_is(haar_store: Path):
     assert not torch.equal(_velocity(adapted), _velocity(base))
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_weights_that_stay_as_they_are_lie_in_memory_once(released: bool):
+    base = _network(released=released)
+    own = {value.data_ptr() for value in base.parameters()}
+    adapted = with_adapter(base, RANK, seed=0)
+
+    for value in adapted.parameters():
+        assert (value.data_ptr() in own) != value.requires_grad
+
+
 def test_merged_weights_give_the_numbers_of_the_adapter(haar_store: Path):
     for released in (False, True):
         base = _network(released=released)
