@@ -348,14 +348,17 @@ def test_settings_of_an_adapter_out_of_range_are_refused(wrong: dict[str, int]):
         AdapterSettings(**wrong)
 
 
-def test_the_commands_train_an_adapter_and_merge_it(haar_store: Path, tmp_path: Path):
-    base, out = tmp_path / "base", tmp_path / "run"
-    _package(haar_store, base)
+@pytest.mark.parametrize("shipped", [False, True])
+def test_the_commands_train_an_adapter_and_merge_it(
+    haar_store: Path, tmp_path: Path, shipped: bool
+):
+    out, base = tmp_path / "run", "base" if shipped else str(tmp_path / "base")
+    _package(haar_store, tmp_path / "base")
     options = ["--steps", "1", "--batch-clips", "1", "--adapter-rank", "2"]
-    place = ["--init", str(base), "--out", str(out)]
+    place = ["--init", base, "--out", str(out)]
 
     trained = CliRunner().invoke(cli, ["train", str(haar_store), *place, *options])
-    merge = ["model", "merge", str(base), str(out / "adapter"), str(tmp_path / "m")]
+    merge = ["model", "merge", base, str(out / "adapter"), str(tmp_path / "m")]
     merging = CliRunner().invoke(cli, merge)
     again = CliRunner().invoke(cli, merge)
 
