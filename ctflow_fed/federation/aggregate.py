@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays
+from ctflow_fed.federation.arrays import PIECE, Arrays
 
 __all__ = [
     "coordinate_median",
@@ -23,9 +23,6 @@ __all__ = [
 
 TRIMMED = 0.2
 """The part of the sites that a trimmed mean leaves out at either end."""
-
-PIECE = 2**16
-"""Values that are taken at a time: a few sites' fit the cache, those of many memory."""
 
 
 def federated_average(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ctflow_fed.weights import WeightsDigest
 
 __all__ = [
+    "PIECE",
     "ArrayFile",
     "ArrayWriter",
     "Arrays",
@@ -35,6 +36,9 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 Manifest = Mapping[str, tuple[int, ...]]
 """The name and the shape of every array of a round."""
+
+PIECE = 2**16
+"""Values that are computed with at a time: as float64 a few sites' fit the cache."""
 
 LONGEST_HEADER = 2**24
 

@@ -1,6 +1,7 @@
 """Weights as named arrays, and the check of every update that comes from outside."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,7 +9,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, LazyArrays, Manifest, manifest_of
+from ctflow_fed.federation.arrays import (
+    PIECE,
+    Arrays,
+    LazyArrays,
+    Manifest,
+    manifest_of,
+)
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import FMvT, FMvTConfig
 
@@ -133,6 +140,14 @@ def norm_of(arrays: Arrays) -> float:
     """Return the Euclidean length of all arrays as one vector, in whatever order."""
     return math.sqrt(
         math.fsum(
-            float(np.square(value, dtype=np.float64).sum()) for value in arrays.values()
+            float(np.square(piece, dtype=np.float64).sum())
+            for value in arrays.values()
+            for piece in _pieces(value.reshape(-1))
         )
     )
+
+
+def _pieces(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Cut an array into pieces whose numbers as float64 stay in the cache."""
+    for place in range(0, flat.size, PIECE):
+        yield flat[place : place + PIECE]
