@@ -4,9 +4,11 @@
     python benchmarks/claim.py --model runs/federation/fedavg/job/model --out runs/claim
 
 The real studies are those on which four hospitals have trained the generator. A plan
-against their imbalance is drawn with it; five arms of equal budget are trained: real,
-real and copies, real strongly augmented, synthetic alone, real and synthetic. All are
-tested on patients of a fifth hospital with a scanner of its own. Every stage resumes.
+against their imbalance is drawn with it, two candidates a volume; a reader of findings,
+trained on public phantoms, refuses what does not show what was asked. Five arms of
+equal budget are trained: real, real and copies, real strongly augmented, synthetic
+alone, real and synthetic. All are tested on patients of a fifth hospital with a scanner
+of its own. Every stage resumes.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from hospitals import HELD_OUT_SEED, SEEDS, SITES, SLICES
-from phantoms import Patient, patients
+from phantoms import TAUGHT, Patient, patients
 from tqdm import tqdm
 
 from ctflow_fed import augment
@@ -33,7 +35,7 @@ from ctflow_fed.files import write_json
 from ctflow_fed.machine import cores
 
 RESULTS = Path(__file__).parent / "results" / "claim.json"
-STUDIES, TESTED = 16, 240
+STUDIES, TESTED, READ, READER_SEED = 16, 240, 240, 3001
 RARE = 0.05
 SETTINGS = UtilitySettings(shape=(64, 64, 32), steps=600, repeats=3)
 
@@ -56,10 +58,19 @@ def main() -> None:
     tested = patients({SLICES: TESTED}, HELD_OUT_SEED, HELD_OUT)
     test = items_of(list(tested), given.out / "test")
     plan = augment.plan(real, ratio=given.ratio, slices=SLICES, seed=0)
-    settings = augment.GenerateSettings(batch=8)
+    reader = given.out / "reader.safetensors"
+    if not reader.exists():
+        public = patients({SLICES: READ}, READER_SEED, TAUGHT)
+        print(
+            augment.train_reader(items_of(list(public), given.out / "public"), reader)
+        )
+    settings = augment.GenerateSettings(
+        batch=8, gate="any", candidates=2, reader=reader
+    )
     store = augment.generate(
         plan, model=given.model, out=given.out / "drawn", workers=0, settings=settings
     )
+    status = store.status()
     items = augment.extend(real, store)
     found = measure_usefulness(
         real,
@@ -69,7 +80,7 @@ def main() -> None:
         cache=given.out / "fits",
         settings=SETTINGS,
     )
-    result = told(found, real)
+    result = {"refused": status.refused, **told(found, real)}
     write_json(RESULTS, result)
     print(json.dumps(result, indent=2))
 

@@ -5,7 +5,7 @@
 Reading takes real series from DICOM to HU, turn by turn with SimpleITK's own reader,
 each in one thread. The whole of an intake (read, judge, encode, store) takes copies of
 a real chest of 134 slices of 512 x 512 as studies of their own, on one core and on two,
-turn by turn. The memory of an intake is what it needs beyond that of a study of eight
+turn by turn. The memory of an intake is what it needs beyond that of a study of 16
 slices, by the voxels of the volume.
 """
 
@@ -109,7 +109,7 @@ def intakes(series: Path, out: Path, studies: int) -> dict[str, float]:
     voxels = read_series(series).hu.size
     turns = [(intake(source, out, 1)[0], intake(source, out, 2)[0]) for _ in range(2)]
     copied(series, out / "one", 1)
-    copied(series, out / "thin", 1, slices=8)
+    copied(series, out / "thin", 1, slices=16)
     peaks = [intake(out / name, out, 1)[1] for name in ("one", "thin")]
     return {
         "studies": studies,
