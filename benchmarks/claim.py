@@ -4,11 +4,11 @@
     python benchmarks/claim.py --model runs/federation/fedavg/job/model --out runs/claim
 
 The real studies are those on which four hospitals have trained the generator. A plan
-against their imbalance is drawn with it, two candidates a volume; a reader of findings,
-trained on public phantoms, refuses what does not show what was asked. Five arms of
-equal budget are trained: real, real and copies, real strongly augmented, synthetic
-alone, real and synthetic. All are tested on patients of a fifth hospital with a scanner
-of its own. Every stage resumes.
+against their imbalance is drawn with it, two candidates a volume, of the findings that
+a reader can read which was trained on public phantoms; it refuses what does not show
+what was asked. Five arms of equal budget are trained: real, real and copies, real
+strongly augmented, synthetic alone, real and synthetic. All are tested on patients of a
+fifth hospital with a scanner of its own. Every stage resumes.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from ctflow_fed.evaluation.figure import Evaluation
 from ctflow_fed.evaluation.usefulness import measure_usefulness
 from ctflow_fed.files import write_json
 from ctflow_fed.machine import cores
+from ctflow_fed.reader import Reader
 
 RESULTS = Path(__file__).parent / "results" / "claim.json"
 STUDIES, TESTED, READ, READER_SEED = 16, 240, 240, 3001
@@ -57,13 +58,15 @@ def main() -> None:
     real = items_of(known, given.out / "real")
     tested = patients({SLICES: TESTED}, HELD_OUT_SEED, HELD_OUT)
     test = items_of(list(tested), given.out / "test")
-    plan = augment.plan(real, ratio=given.ratio, slices=SLICES, seed=0)
     reader = given.out / "reader.safetensors"
     if not reader.exists():
-        public = patients({SLICES: READ}, READER_SEED, TAUGHT)
-        print(
-            augment.train_reader(items_of(list(public), given.out / "public"), reader)
+        public = items_of(
+            list(patients({SLICES: READ}, READER_SEED, TAUGHT)), given.out / "public"
         )
+        augment.train_reader(public, reader)
+    plan = augment.plan(
+        those_read(real, reader), ratio=given.ratio, slices=SLICES, seed=0
+    )
     settings = augment.GenerateSettings(
         batch=8, gate="any", candidates=2, reader=reader
     )
@@ -104,6 +107,18 @@ def items_of(known: Sequence[Patient], folder: Path) -> list[dict[str, Any]]:
         }
         for patient, path in zip(known, paths, strict=True)
     ]
+
+
+def those_read(items: Iterable[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Return items with the findings alone that a reader can read.
+
+    What it cannot be seen to draw the generator shall not be asked for: a volume that
+    lacks the finding of its label teaches the wrong thing.
+    """
+    reader = Reader()
+    reader.load(path)
+    read = np.isin(FINDINGS, list(reader.known))
+    return [{**item, "label": item["label"] * read} for item in items]
 
 
 def scanned(job: tuple[Patient, Path]) -> None:
