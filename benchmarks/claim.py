@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,6 @@ def main() -> None:
     store = augment.generate(
         plan, model=given.model, out=given.out / "drawn", workers=0, settings=settings
     )
-    status = store.status()
     items = augment.extend(real, store)
     found = measure_usefulness(
         real,
@@ -83,7 +83,7 @@ def main() -> None:
         cache=given.out / "fits",
         settings=SETTINGS,
     )
-    result = {"refused": status.refused, **told(found, real)}
+    result = {"refused": store.status().refused, **told(found, real)}
     write_json(RESULTS, result)
     print(json.dumps(result, indent=2))
 
@@ -99,7 +99,7 @@ def items_of(known: Sequence[Patient], folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "image": str(path),
-            "label": np.isin(FINDINGS, patient.findings).astype(np.float32),
+            "label": np.array(patient.labels, np.float32),
             "report": patient.report,
             "synthetic": False,
             "sample_id": path.name,
@@ -143,19 +143,14 @@ def told(found: Evaluation, real: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {
         "made": found.made,
         "figures": [
-            [each.name, each.part, *np.round(bounds(each.value), 3), each.verdict]
+            [each.name, each.part, *np.round(astuple(each.value), 3), each.verdict]
             for each in found.figures
-            if each.name in ("gain", "tstr_ratio", "macro_auroc")
+            if each.name in ("gain", "tstr_ratio", "macro_auroc") and each.value
         ],
         "findings": gains,
         "mean_gain_of_rare": round(float(np.mean(rare)), 3) if rare else None,
         "mean_gain_of_others": round(float(np.mean(other)), 3) if other else None,
     }
-
-
-def bounds(value: Any) -> tuple[float, float, float]:  # noqa: ANN401  # an Interval
-    """Return a value with the bounds of its interval."""
-    return (value.value, value.low, value.high)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,9 @@ from hospitals import (
     volumes_of,
 )
 from measures import aurocs
-from phantoms import CODEC, TAUGHT, Patient, patients, public_store
+from phantoms import CODEC, TAUGHT, patients, public_store
 from tqdm import tqdm
 
-from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.ct.report import HashingReportEncoder
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.deployment.local import run_locally
@@ -169,7 +168,7 @@ class Bench:
     def _alignment(self, name: str, model: Path) -> float:
         """Return how well volumes that are drawn from held-out reports follow them."""
         reader = self._reader()
-        truth = np.array([_labels(each) for each in self.patients])
+        truth = np.array([each.labels for each in self.patients])
         real = aurocs(reader.read(volumes_of(self.held_out, self.patients))[0], truth)
         drawn = self._drawn(self.out / f"drawn-{name}", model)
         found = aurocs(reader.read(drawn)[0], truth[:DRAWN])
@@ -197,15 +196,11 @@ class Bench:
             counts = {SLICES: READER_STUDIES}
             known = list(patients(counts, 3001, TAUGHT))
             store = public_store(self.out / "reader", counts, 3001, TAUGHT)
-            labels = np.array([_labels(each) for each in known])
+            labels = np.array([each.labels for each in known])
             reader.train(volumes_of(store, known), labels, steps=READER_STEPS)
             reader.save(path)
         reader.load(path)
         return reader
-
-
-def _labels(patient: Patient) -> list[int]:
-    return [int(name in patient.findings) for name in FINDINGS]
 
 
 def _traffic(job: Path) -> dict[str, float]:

@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hospitals import until_played
 from phantoms import TAUGHT, public_store
 from processes import ENVIRONMENT, MemoryWatch, free_ports, process, until
 from stock_flower import stock_round
@@ -143,8 +144,7 @@ class Row:
             began = time.monotonic()
             with MemoryWatch(roots) as watch:
                 self._submit(programs, place / "server")
-                done = self.folder / "job" / "model" / "provenance.json"
-                until(done.exists, server, JOB_SECONDS)
+                until_played(self.folder / "job", server, JOB_SECONDS)
             seconds = time.monotonic() - began
             first, second = read_ledger(self.folder / "job").records
             share = (second.sent // self.sites, second.received // self.sites)

@@ -119,7 +119,7 @@ class Bench:
         real = public_store(out / "real", {SLICES: REAL_STUDIES}, seed=4001)
         self.patients = list(patients({SLICES: REAL_STUDIES}, seed=4001))
         self.real = _volumes(real, self.patients)
-        self.truth = np.array([_labels(each) for each in self.patients])
+        self.truth = np.array([each.labels for each in self.patients])
         self.reader = self._reader()
         self.real_logits, self.real_features = self._read(self.real)
         self.readable = aurocs(self.real_logits, self.truth)
@@ -149,7 +149,7 @@ class Bench:
         if not path.exists():
             known = list(patients({SLICES: READER_STUDIES}, seed=3001))
             store = public_store(self.out / "reader", {SLICES: READER_STUDIES}, 3001)
-            labels = np.array([_labels(each) for each in known])
+            labels = np.array([each.labels for each in known])
             reader.train(_volumes(store, known), labels, steps=700)
             reader.save(path)
         reader.load(path)
@@ -285,10 +285,6 @@ def _saving(hu: HU) -> Callable[[Path], None]:
             np.save(file, hu, allow_pickle=False)
 
     return save
-
-
-def _labels(patient: Patient) -> list[int]:
-    return [int(name in patient.findings) for name in FINDINGS]
 
 
 def _volumes(store: LatentStore, known: list[Patient]) -> list[HU]:

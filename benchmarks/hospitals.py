@@ -116,15 +116,19 @@ def run_for_real(
         job = ["ctflow", "federation", "run", "--server", str(folder / "consortium")]
         out = folder / "job"
         subprocess.run([*job, "--out", str(out), *words], check=True, env=ENVIRONMENT)
-        done = out / "model" / "provenance.json"
-        until(lambda: done.exists() or has_failed(out), server, JOB_SECONDS)
-        if has_failed(out):
-            raise SystemExit(read_progress(out).ended)
+        until_played(out, server, JOB_SECONDS)
 
 
-def has_failed(job: Path) -> bool:
-    """Tell whether a job has ended before its last round."""
-    return bool((job / "run.json").exists() and read_progress(job).ended)
+def until_played(job: Path, server: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for the model of a job; where it ends before, say why and end too."""
+    model, begun = job / "model" / "provenance.json", job / "run.json"
+
+    def failure() -> str:
+        return read_progress(job).ended if begun.exists() else ""
+
+    until(lambda: model.exists() or bool(failure()), server, seconds)
+    if failure():
+        raise SystemExit(failure())
 
 
 def _ports(path: Path, count: int) -> list[int]:

@@ -51,6 +51,11 @@ class Patient:
         return draw_findings(self.seed, self.population)
 
     @property
+    def labels(self) -> list[int]:
+        """0 or 1 for each of the 18 findings."""
+        return [int(name in self.findings) for name in FINDINGS]
+
+    @property
     def report(self) -> str:
         """Findings and impression."""
         return " ".join(compose(dict.fromkeys(self.findings, 1), self.seed))

@@ -95,9 +95,10 @@ def utility(
     volumes, of_synth = labels_of_set(synth)
     if synth_labels is not None:
         of_synth = read_labels(synth_labels)
-    of_test = read_labels(test_labels or labels)
+    of_real = read_labels(labels)
+    of_test = read_labels(test_labels) if test_labels else of_real
     tested = LabelledScans.of(scans_of(test, known), of_test)
-    trained = _items(LabelledScans.of(scans_of(real, known), read_labels(labels)))
+    trained = _items(LabelledScans.of(scans_of(real, known), of_real))
     trained = some_patients(trained, fraction, seed=seed)
     drawn = _items(LabelledScans.of(scans_of(volumes), of_synth), synthetic=True)
     if ratio is not None:

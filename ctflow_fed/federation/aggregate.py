@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import PIECE, Arrays
+from ctflow_fed.federation.arrays import Arrays, spans_of
 
 __all__ = [
     "coordinate_median",
@@ -111,8 +111,7 @@ def _by_coordinate(
     for name, first in updates[sites[0]].items():
         flat = [updates[site][name].reshape(-1) for site in sites]
         whole = np.empty(first.size, np.float32)
-        for i in range(0, first.size, PIECE):
-            piece = np.stack([each[i : i + PIECE] for each in flat], dtype=np.float64)
-            whole[i : i + PIECE] = reduce(piece)
+        for span in spans_of(first.size):
+            whole[span] = reduce(np.stack([e[span] for e in flat], dtype=np.float64))
         reduced[name] = whole.reshape(first.shape)
     return reduced

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ctflow_fed.weights import WeightsDigest
 
 __all__ = [
-    "PIECE",
     "ArrayFile",
     "ArrayWriter",
     "Arrays",
@@ -28,6 +27,7 @@ __all__ = [
     "Manifest",
     "arrays_digest",
     "manifest_of",
+    "spans_of",
     "write_arrays",
 ]
 
@@ -37,9 +37,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 Manifest = Mapping[str, tuple[int, ...]]
 """The name and the shape of every array of a round."""
 
-PIECE = 2**16
-"""Values that are computed with at a time: as float64 a few sites' fit the cache."""
-
+PIECE = 2**16  # values; as float64 those of a few sites fit the cache
 LONGEST_HEADER = 2**24
 
 
@@ -148,6 +146,12 @@ class ArrayWriter:
         file = ArrayFile(self._path)
         file.digest = self.digest
         return file
+
+
+def spans_of(values: int) -> Iterator[slice]:
+    """Yield the spans in which so many values are computed with, one after another."""
+    for place in range(0, values, PIECE):
+        yield slice(place, place + PIECE)
 
 
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:

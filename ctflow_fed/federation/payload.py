@@ -1,7 +1,6 @@
 """Weights as named arrays, and the check of every update that comes from outside."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,11 +9,11 @@ from torch import nn
 
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import (
-    PIECE,
     Arrays,
     LazyArrays,
     Manifest,
     manifest_of,
+    spans_of,
 )
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import FMvT, FMvTConfig
@@ -140,14 +139,8 @@ def norm_of(arrays: Arrays) -> float:
     """Return the Euclidean length of all arrays as one vector, in whatever order."""
     return math.sqrt(
         math.fsum(
-            float(np.square(piece, dtype=np.float64).sum())
+            float(np.square(value.reshape(-1)[span], dtype=np.float64).sum())
             for value in arrays.values()
-            for piece in _pieces(value.reshape(-1))
+            for span in spans_of(value.size)
         )
     )
-
-
-def _pieces(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Cut an array into pieces whose numbers as float64 stay in the cache."""
-    for place in range(0, flat.size, PIECE):
-        yield flat[place : place + PIECE]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import (
-    aggregate,
+    arrays,
     coordinate_median,
     federated_average,
     shares_of,
@@ -151,7 +151,7 @@ def test_each_coordinate_is_trimmed_by_itself():
 
 
 def test_a_large_array_is_compared_in_pieces_and_gives_the_same(monkeypatch):
-    monkeypatch.setattr(aggregate, "PIECE", 4)
+    monkeypatch.setattr(arrays, "PIECE", 4)
     generator = np.random.default_rng(0)
     values = {k: generator.normal(size=(3, 7)).astype(np.float32) for k in "abcde"}
     updates = {site: {"w": each, "none": each[:0]} for site, each in values.items()}
@@ -159,6 +159,8 @@ def test_a_large_array_is_compared_in_pieces_and_gives_the_same(monkeypatch):
 
     median = coordinate_median(updates, dict.fromkeys(values, 0.2))
     trimmed = trimmed_mean(updates, dict.fromkeys(values, 0.2))
+    mean = federated_average(updates, dict.fromkeys(values, 0.2))
+    assert np.allclose(mean["w"], stacked.mean(axis=0))
     assert np.array_equal(median["w"], stacked[2].astype(np.float32))
     assert np.allclose(trimmed["w"], stacked[1:4].mean(axis=0))
     assert median["none"].shape == (0, 7)

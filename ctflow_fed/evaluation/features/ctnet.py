@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from ctflow_fed.errors import PackageError
 from ctflow_fed.evaluation.features.resnet import (
     Weights,
+    in_batches,
     read_weights,
     residual_network,
     torchvision_names,
@@ -26,12 +27,11 @@ from ctflow_fed.weights import weights_digest
 
 __all__ = ["CTNetVolumes"]
 
-SIDE = 420
+SIDE, MAP_SIDE = 420, 14
 COLOURS = 3
 IMAGENET_MEAN = 0.449
 PARTS = ("features.", "reducingconvs.", "classifier.")
 STRIDES = ((3, 1, 1), (3, 1, 1), (3, 2, 2))
-AT_ONCE = 8  # triples of slices
 
 
 class CTNetVolumes:
@@ -53,11 +53,11 @@ class CTNetVolumes:
         slices, convolutions, classifier = kinds.values()
         self._slices = residual_network(torchvision_names(slices), axes=2, channels=3)
         self._slices.avgpool = nn.Identity()
-        self._device = next(self._slices.parameters()).device
         try:
             self._reduce, self._hidden = _reducing(convolutions), _hidden(classifier)
             self._triples = convolutions["0.weight"].shape[1]
-            self._checked()
+            blank = in_batches(self._slices, torch.zeros(1, COLOURS, SIDE, SIDE))
+            self._vector(blank.expand(self._triples, -1))  # the parts fit one another
         except (KeyError, RuntimeError, ValueError):
             raise PackageError(
                 "expected the weights of CT-Net (features, reducingconvs, classifier), "
@@ -68,28 +68,20 @@ class CTNetVolumes:
         self, images: Float[Tensor, "images slices rows cols"]
     ) -> Float[Tensor, "images features"]:
         """Return a vector for each volume."""
-        return torch.stack([self._vector(image) for image in images])
-
-    def _vector(
-        self, image: Float[Tensor, "slices rows cols"]
-    ) -> Float[Tensor, " features"]:
         shape = (COLOURS * self._triples, SIDE, SIDE)
-        triples = _fitted(image, shape).unflatten(0, (-1, COLOURS)) - IMAGENET_MEAN
-        maps = [self._slices(part.to(self._device)) for part in triples.split(AT_ONCE)]
-        vector: Tensor = self._hidden(self._reduce(self._maps(torch.cat(maps))))
+        triples = (_fitted(each, shape).unflatten(0, (-1, COLOURS)) for each in images)
+        return torch.stack(
+            [
+                self._vector(in_batches(self._slices, each - IMAGENET_MEAN))
+                for each in triples
+            ]
+        )
+
+    def _vector(self, flat: Float[Tensor, "triples maps"]) -> Float[Tensor, " hidden"]:
+        """Return the hidden layer for the flat last maps of all triples."""
+        maps = flat.reshape(1, len(flat), -1, MAP_SIDE, MAP_SIDE).to(default_device())
+        vector: Tensor = self._hidden(self._reduce(maps))
         return vector[0].cpu()
-
-    def _maps(self, flat: Tensor) -> Float[Tensor, "1 triples channels down across"]:
-        """Give the last maps of slices, which MONAI's network flattens, their form."""
-        side = -(-SIDE // 32)
-        return flat.view(1, len(flat), -1, side, side)
-
-    def _checked(self) -> None:
-        """Raise where the parts do not fit one another, before a volume is read."""
-        side = -(-SIDE // 32)
-        width = self._slices(torch.zeros(1, COLOURS, SIDE, SIDE, device=self._device))
-        maps = torch.zeros(1, self._triples, width.numel() // side**2, side, side)
-        self._hidden(self._reduce(maps.to(self._device)))
 
 
 def _under(weights: Weights, part: str) -> Weights:

@@ -26,6 +26,7 @@ __all__ = [
     "ResNetSlices",
     "ResNetVolumes",
     "Weights",
+    "in_batches",
     "read_weights",
     "residual_network",
     "torchvision_names",
@@ -72,7 +73,7 @@ class ResNetSlices:
     ) -> Float[Tensor, "images features"]:
         """Return a vector for each slice."""
         colours = images[:, None].expand(-1, 3, -1, -1)
-        return _pooled(self._network, (colours - self._mean) / self._std)
+        return in_batches(self._network, (colours - self._mean) / self._std)
 
 
 class ResNetVolumes:
@@ -97,7 +98,7 @@ class ResNetVolumes:
         """Return a vector for each volume."""
         mean = images.mean((1, 2, 3), keepdim=True)
         std = images.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
-        return _pooled(self._network, ((images - mean) / std)[:, None])
+        return in_batches(self._network, ((images - mean) / std)[:, None])
 
 
 def read_weights(path: Path) -> Weights:
@@ -175,7 +176,8 @@ def _shape_of(weights: Weights) -> dict[str, Any]:
     }
 
 
-def _pooled(network: nn.Module, images: Tensor) -> Tensor:
+def in_batches(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the vector that a network gives for each image, a few at a time."""
     device = next(network.parameters()).device
     parts = [
         network(part.to(device)).flatten(1).cpu() for part in images.split(AT_ONCE)
