@@ -103,10 +103,10 @@ def _reducing(weights: Weights) -> nn.Module:
 
 def _hidden(weights: Weights) -> nn.Module:
     """Make the classifier up to its last hidden layer; dropout does nothing here."""
-    first, last = (weights[f"{place}.weight"].shape for place in (0, 3))
+    (wide, into), (narrow, _) = (weights[f"{n}.weight"].shape for n in (0, 3))
     layers = nn.Sequential(
-        *(nn.Linear(first[1], first[0]), nn.ReLU(), nn.Identity()),
-        *(nn.Linear(last[1], last[0]), nn.ReLU()),
+        *(nn.Linear(into, wide), nn.ReLU(), nn.Identity()),
+        *(nn.Linear(wide, narrow), nn.ReLU()),
     )
     return _loaded(layers, {n: v for n, v in weights.items() if n[0] != "6"})
 

@@ -91,7 +91,8 @@ def test_weights_of_another_network_are_refused(published, tmp_path):
     lacking = {n: v for n, v in published.state_dict().items() if "convs.2." not in n}
     other = dict(published.state_dict())
     other["classifier.0.weight"] = torch.zeros(12, 99)
-    for name, kept in (("lacking", lacking), ("other", other)):
+    flat = {**other, "classifier.0.weight": torch.zeros(12)}
+    for name, kept in (("lacking", lacking), ("other", other), ("flat", flat)):
         path = tmp_path / f"{name}.safetensors"
         save_file(kept, path)
         with pytest.raises(PackageError, match="CT-Net"):
