@@ -47,7 +47,8 @@ def command() -> None:
     "of_slices",
     default="haar",
     show_default=True,
-    help="Extractor of features: haar, radimagenet:FILE or imagenet:FILE.",
+    help="Extractor of features: haar, radimagenet:FILE, imagenet:FILE or "
+    "inception:FILE.",
 )
 @click.option(
     "--volumes",

@@ -11,6 +11,7 @@ from ctflow_fed.evaluation.features.extractor import (
     planes,
     windowed,
 )
+from ctflow_fed.evaluation.features.inception import InceptionSlices
 from ctflow_fed.evaluation.features.named import extractor_named
 from ctflow_fed.evaluation.features.resnet import ResNetSlices, ResNetVolumes
 
@@ -22,6 +23,7 @@ __all__ = [
     "FeatureExtractor",
     "HaarSlices",
     "HaarVolumes",
+    "InceptionSlices",
     "Measured",
     "ResNetSlices",
     "ResNetVolumes",

@@ -8,6 +8,7 @@ from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.features.ctnet import CTNetVolumes
 from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
 from ctflow_fed.evaluation.features.extractor import FeatureExtractor
+from ctflow_fed.evaluation.features.inception import InceptionSlices
 from ctflow_fed.evaluation.features.resnet import ResNetSlices, ResNetVolumes
 
 __all__ = ["extractor_named"]
@@ -16,6 +17,7 @@ KINDS: dict[int, dict[str, Callable[[Path], FeatureExtractor]]] = {
     2: {
         "radimagenet": lambda weights: ResNetSlices(weights, "radimagenet"),
         "imagenet": lambda weights: ResNetSlices(weights, "imagenet"),
+        "inception": InceptionSlices,
     },
     3: {"medicalnet": ResNetVolumes, "ctnet": CTNetVolumes},
 }
@@ -26,8 +28,9 @@ def extractor_named(name: str, axes: Literal[2, 3]) -> FeatureExtractor:
     """Return the extractor of slices or of volumes that has a name.
 
     It is ``haar``, the embedded one, or a kind and a file of weights:
-    ``radimagenet:FILE`` and ``imagenet:FILE`` for slices, ``medicalnet:FILE`` and
-    ``ctnet:FILE`` for volumes. Raises ``SettingsError`` for any other.
+    ``radimagenet:FILE``, ``imagenet:FILE`` and ``inception:FILE`` for slices,
+    ``medicalnet:FILE`` and ``ctnet:FILE`` for volumes. Raises ``SettingsError`` for any
+    other.
     """
     if name == "haar":
         return HaarSlices() if axes == 2 else HaarVolumes()
