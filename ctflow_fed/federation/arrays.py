@@ -9,6 +9,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctflow_fed.files import write_atomically
 from ctflow_fed.weights import WeightsDigest
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Manifest",
     "arrays_digest",
     "manifest_of",
+    "put_arrays",
     "spans_of",
     "write_arrays",
 ]
@@ -160,6 +163,18 @@ def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
         for name in sorted(arrays):
             writer.write(name, arrays[name])
     return writer.file
+
+
+def put_arrays(path: Path, arrays: Arrays) -> None:
+    """Put arrays into a file; those that lie in a file of the same disk are linked.
+
+    A file of arrays is never changed in place, so that both stay what they are.
+    """
+    if isinstance(arrays, ArrayFile):
+        with suppress(OSError):
+            write_atomically(path, lambda partial: os.link(arrays.path, partial))
+            return
+    write_arrays(path, arrays)
 
 
 def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:

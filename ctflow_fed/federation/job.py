@@ -13,6 +13,7 @@ from ctflow_fed.federation.arrays import (
     ArrayFile,
     Arrays,
     arrays_digest,
+    put_arrays,
     write_arrays,
 )
 from ctflow_fed.federation.depot import Depot
@@ -45,8 +46,8 @@ from ctflow_fed.federation.strategies import (
     follow,
 )
 from ctflow_fed.locks import locked
-from ctflow_fed.model import Provenance, save_package, start_network
-from ctflow_fed.model.package import read_provenance
+from ctflow_fed.model import Provenance, start_network
+from ctflow_fed.model.package import read_provenance, write_package
 from ctflow_fed.training import check_channels, check_origin
 from ctflow_fed.training.adapters import save_adapter
 from ctflow_fed.training.merge import Adapter
@@ -228,7 +229,13 @@ class Job:
         )
 
         def save(folder: Path) -> None:
-            save_package(folder, self.part.network(self.state.model), provenance)
+            write_package(
+                folder,
+                blank_network(self.part.config),
+                provenance,
+                record.digest,
+                lambda path: put_arrays(path, self.part.merged(self.state.model)),
+            )
             save_beside(folder / STATE, self._beside)
             if isinstance(self.part, AdapterPart):
                 changes = self.part.changes(self.state.model)

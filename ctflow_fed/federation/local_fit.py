@@ -1,6 +1,6 @@
 """What a site does in a round, as functions of its store and of what it was sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, LazyArrays
-from ctflow_fed.federation.encoding import packed
+from ctflow_fed.federation.arrays import Arrays, ArrayWriter
+from ctflow_fed.federation.encoding import WireArray, compress, packed
 from ctflow_fed.federation.ledger import SPENT
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
-from ctflow_fed.federation.shards import Cargo, stow, unstow
+from ctflow_fed.federation.shards import Cargo, stow
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
 from ctflow_fed.training import PrivacyLedger, evaluate_loss, fit, fit_privately
@@ -186,11 +186,15 @@ def _encoded(
         moved = trained[name] - opened.arrays[name]
         return np.asarray(moved + residual[name] if residual else moved)
 
-    wanted = LazyArrays(manifest, change)
-    pieces = packed(wanted, manifest, precision)
-    cargo = stow(pieces, manifest, precision, outbox)
-    arrived = unstow(cargo, manifest, precision, outbox)
-    return cargo, LazyArrays(manifest, lambda name: wanted[name] - arrived[name])
+    def pieces(left: ArrayWriter) -> Iterator[tuple[str, WireArray]]:
+        for name in manifest:
+            done = compress({name: change(name)}, {}, precision)
+            left.write(name, done.residual[name])
+            yield from done.wire.items()
+
+    with ArrayWriter(outbox / "residual.safetensors", manifest) as left:
+        cargo = stow(pieces(left), manifest, precision, outbox)
+    return cargo, left.file
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,9 +6,8 @@ strategy, what rounding has left, and the weights themselves where the model is 
 moving average or is merged from them. With none of these there is no file.
 """
 
-import os
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +18,7 @@ from ctflow_fed.federation.arrays import (
     ArrayWriter,
     Manifest,
     arrays_digest,
-    write_arrays,
+    put_arrays,
 )
 from ctflow_fed.federation.strategies import ServerState
 from ctflow_fed.files import digest_of
@@ -92,17 +91,10 @@ def beside_digest(kinds: Mapping[str, Arrays]) -> str:
 
 
 def save_beside(folder: Path, kinds: Mapping[str, Arrays]) -> None:
-    """Put what `beside` gave, if there is anything, into a new folder.
-
-    What lies in a file of the same disk is linked and not copied.
-    """
+    """Put what `beside` gave, if there is anything, into a new folder."""
     for kind, arrays in kinds.items():
         folder.mkdir(exist_ok=True)
-        if isinstance(arrays, ArrayFile):
-            with suppress(OSError):
-                os.link(arrays.path, _file(folder, kind))
-                continue
-        write_arrays(_file(folder, kind), arrays)
+        put_arrays(_file(folder, kind), arrays)
 
 
 def read_beside(folder: Path, model: Arrays, digest: str) -> ServerState:

@@ -23,7 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ctflow_fed.errors import SettingsError, StoreError
-from ctflow_fed.federation.arrays import ArrayFile, Arrays, write_arrays
+from ctflow_fed.federation.arrays import (
+    ArrayFile,
+    Arrays,
+    put_arrays,
+    write_arrays,
+)
 from ctflow_fed.files import write_atomically
 from ctflow_fed.training import PrivacyLedger, PrivacySettings, spent_in
 from ctflow_fed.training.optimizer import OptimizerMemory
@@ -130,7 +135,7 @@ class SiteState:
     def keep_memory(self, round_number: int, memory: SiteMemory) -> None:
         """Keep the memory after a round, if any; those of later rounds are void."""
         if memory.residual:
-            write_arrays(self._memory(RESIDUAL, round_number), memory.residual)
+            put_arrays(self._memory(RESIDUAL, round_number), memory.residual)
         if memory.optimizer is not None:
             _write_optimizer(self._memory(OPTIMIZER, round_number), memory.optimizer)
         for kind in (RESIDUAL, OPTIMIZER) if not memory.is_empty else ():

@@ -1,5 +1,6 @@
 """A model package: a folder with config, weights, card and provenance."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ __all__ = [
     "load_package",
     "read_provenance",
     "save_package",
+    "write_package",
 ]
 
 FORMAT = "ctflow-fed model 5"
@@ -77,24 +79,36 @@ class ModelPackage(NamedTuple):
 
 
 def save_package(folder: Path, network: FMvT, provenance: Provenance) -> str:
-    """Write a model package and return the digest of its weights.
-
-    ``provenance.json`` is written last: a folder without it is no package.
-    """
+    """Write a model package and return the digest of its weights."""
     weights = {
         name: value.detach().cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     digest = weights_digest(weights)
-    (folder / "provenance.json").unlink(missing_ok=True)
-    write_atomically(
-        folder / "model.safetensors", lambda partial: save_file(weights, partial)
+    write_package(
+        folder, network, provenance, digest, lambda path: save_file(weights, path)
     )
+    return digest
+
+
+def write_package(
+    folder: Path,
+    network: FMvT,
+    provenance: Provenance,
+    digest: str,
+    write: Callable[[Path], object],
+) -> None:
+    """Write a model package whose weights, of this digest, ``write`` puts into a file.
+
+    Of the network only the shapes are looked at, so that the weights need not be in
+    memory. ``provenance.json`` is written last: a folder without it is no package.
+    """
+    (folder / "provenance.json").unlink(missing_ok=True)
+    write_atomically(folder / "model.safetensors", write)
     write_json(folder / "config.json", {"format": FORMAT, **asdict(network.config)})
     card = _card(network, provenance, digest)
     write_text(folder / "card.md", card)
     write_json(folder / "provenance.json", {**asdict(provenance), "digest": digest})
-    return digest
 
 
 def load_package(folder: Path) -> ModelPackage:

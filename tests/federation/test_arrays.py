@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ctflow_fed.federation import ArrayFile, arrays_digest, manifest_of, write_arrays
-from ctflow_fed.federation.arrays import ArrayWriter
+from ctflow_fed.federation.arrays import ArrayWriter, put_arrays
 
 ARRAYS = {
     "b": np.float32([[1, -2, 3], [4, 5, -6]]),
@@ -45,6 +45,31 @@ def test_what_was_opened_is_read_whatever_takes_its_place(tmp_path):
 
     assert is_same(first, ARRAYS)
     assert is_same(second, others)
+
+
+def test_arrays_of_a_file_are_put_elsewhere_without_being_copied(tmp_path):
+    first = write_arrays(tmp_path / "x", ARRAYS)
+
+    put_arrays(tmp_path / "y", first)
+    write_arrays(tmp_path / "x", {name: value + 1 for name, value in ARRAYS.items()})
+
+    assert (tmp_path / "y").stat().st_ino != (tmp_path / "x").stat().st_ino
+    assert is_same(ArrayFile(tmp_path / "y"), ARRAYS)
+    put_arrays(tmp_path / "z", ArrayFile(tmp_path / "y"))
+    assert (tmp_path / "z").samefile(tmp_path / "y")
+
+
+def test_arrays_are_put_where_no_link_can_be(tmp_path, monkeypatch):
+    first = write_arrays(tmp_path / "x", ARRAYS)
+
+    def other_disk(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", other_disk)
+    put_arrays(tmp_path / "y", first)
+
+    assert is_same(ArrayFile(tmp_path / "y"), ARRAYS)
+    assert not (tmp_path / "y").samefile(tmp_path / "x")
 
 
 def test_a_file_that_was_not_finished_is_not_there(tmp_path):
