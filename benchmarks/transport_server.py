@@ -26,7 +26,7 @@ from ctflow_fed.federation import (
     stow,
     unstow,
 )
-from ctflow_fed.model import Provenance, save_package
+from ctflow_fed.model import Provenance
 
 PRECISION, LENGTH = "int8", 1e-3
 
@@ -62,7 +62,7 @@ def main() -> None:
         check_update(updates[site], start, length)
     job.advance(updates, dict.fromkeys(names, 100))
     averaging = most_megabytes()
-    save_package(folder / "model", job.part.network(job.state.model), PROVENANCE)
+    job.save(folder / "model", PROVENANCE)
     measured = {
         "averaging_mb": averaging,
         "saving_mb": most_megabytes(),

@@ -28,6 +28,7 @@ __all__ = [
     "LazyArrays",
     "Manifest",
     "arrays_digest",
+    "filed",
     "manifest_of",
     "put_arrays",
     "spans_of",
@@ -163,6 +164,11 @@ def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
         for name in sorted(arrays):
             writer.write(name, arrays[name])
     return writer.file
+
+
+def filed(path: Path, arrays: Arrays) -> ArrayFile:
+    """Return arrays as they lie in a file: in ``path``, unless they lie in one."""
+    return arrays if isinstance(arrays, ArrayFile) else write_arrays(path, arrays)
 
 
 def put_arrays(path: Path, arrays: Arrays) -> None:

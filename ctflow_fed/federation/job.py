@@ -13,6 +13,7 @@ from ctflow_fed.federation.arrays import (
     ArrayFile,
     Arrays,
     arrays_digest,
+    filed,
     put_arrays,
     write_arrays,
 )
@@ -68,18 +69,20 @@ SHARDS_TAKEN = (
 class Job:
     """A job between two rounds; ``state`` is what the server carries on.
 
-    ``part`` is what of a network the job trains and ``change`` what leads to its
-    weights from those before, as it is sent; ``state`` and ``change`` are new with
-    `advance`. Arrays lie in files of the job's folder, and those on their way, where
-    they are too large for a message, in ``depot``. ``origin`` is the provenance of the
-    model that the state was read from, if any, ``parent`` the digest of the weights
-    that the job began with.
+    ``part`` is what of a network the job trains, ``merged`` are all weights of the
+    network that the state has led to, and ``change`` is what leads to the state's
+    weights from those before, as it is sent; ``state``, ``merged`` and ``change`` are
+    new with `advance`. Arrays lie in files of the job's folder, and those on their way,
+    where they are too large for a message, in ``depot``. ``origin`` is the provenance
+    of the model that the state was read from, if any, ``parent`` the digest of the
+    weights that the job began with.
     """
 
     settings: FederationSettings
     ledger: Ledger
     part: Part
     state: ServerState
+    merged: Arrays
     depot: Depot
     origin: Provenance | None
     parent: str
@@ -114,7 +117,7 @@ class Job:
     @property
     def digest(self) -> str:
         """The digest of the weights of the global model."""
-        return arrays_digest(self.part.merged(self.state.model))
+        return arrays_digest(self.merged)
 
     @property
     def state_digest(self) -> str:
@@ -172,6 +175,9 @@ class Job:
                 cargo = self.depot.offer("change", pieces, manifest, precision)
                 self.change = Change(arrays_digest(before.weights), cargo)
         self.state = writer.state
+        merged = self.part.merged(self.state.model)
+        with written():
+            self.merged = filed(folder / "model.safetensors", merged)
 
     def _steps(
         self,
@@ -228,22 +234,23 @@ class Job:
             delta=delta,
         )
 
-        def save(folder: Path) -> None:
-            write_package(
-                folder,
-                blank_network(self.part.config),
-                provenance,
-                record.digest,
-                lambda path: put_arrays(path, self.part.merged(self.state.model)),
-            )
-            save_beside(folder / STATE, self._beside)
-            if isinstance(self.part, AdapterPart):
-                changes = self.part.changes(self.state.model)
-                base, rank = self.part.base_digest, self.part.settings
-                adapter = Adapter(rank, base, changes, provenance)
-                save_adapter(folder / ADAPTER, adapter)
+        self.ledger.commit(record, lambda folder: self.save(folder, provenance))
 
-        self.ledger.commit(record, save)
+    def save(self, folder: Path, provenance: Provenance) -> None:
+        """Write the package of the model into a folder, and the state beside it."""
+        write_package(
+            folder,
+            blank_network(self.part.config),
+            provenance,
+            self.digest,
+            lambda path: put_arrays(path, self.merged),
+        )
+        save_beside(folder / STATE, self._beside)
+        if isinstance(self.part, AdapterPart):
+            changes = self.part.changes(self.state.model)
+            base, rank = self.part.base_digest, self.part.settings
+            adapter = Adapter(rank, base, changes, provenance)
+            save_adapter(folder / ADAPTER, adapter)
 
     def _typical_volume(
         self, facts: Sequence[SiteFacts]
@@ -288,7 +295,8 @@ def open_job(settings: FederationSettings) -> Job:
     state, origin = ServerState(part.first), package.provenance if package else None
     if ledger.rounds:
         state, origin = _last_round(ledger, merged=isinstance(part, AdapterPart))
-    return Job(settings, ledger, part, state, _depot(settings), origin, parent)
+    merged = part.merged(state.model)
+    return Job(settings, ledger, part, state, merged, _depot(settings), origin, parent)
 
 
 def _depot(settings: FederationSettings) -> Depot:

@@ -178,7 +178,7 @@ def test_a_full_disk_ends_the_job_with_a_sentence_and_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("ctflow_fed.federation.job.save_package", full)
+        patch.setattr("ctflow_fed.federation.job.write_package", full)
         with pytest.raises(IncompleteError, match=r"No space left .*; make room"):
             play_job(direct_grid(stores), settings)
     assert list((Path(settings.out) / "rounds").iterdir()) == []
