@@ -30,6 +30,7 @@ DOORS = {
         "train_reader",
         "write_datalist",
         "write_dicom",
+        "write_latents",
     ],
     "ctflow_fed.copies": ["CopyCheck", "CopyIndex", "Picture", "picture_of"],
     "ctflow_fed.flow": [

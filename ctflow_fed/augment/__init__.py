@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctflow_fed.augment.cost import Cost, probe
 from ctflow_fed.augment.datalist import extend, mix_weights, write_datalist
-from ctflow_fed.augment.export import write_dicom
+from ctflow_fed.augment.export import write_dicom, write_latents
 from ctflow_fed.augment.generation import generate
 from ctflow_fed.augment.job import Job, PlanSettings
 from ctflow_fed.augment.planning import Plan, plan
@@ -50,6 +50,7 @@ __all__ = [
     "train_reader",
     "write_datalist",
     "write_dicom",
+    "write_latents",
 ]
 
 

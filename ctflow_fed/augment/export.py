@@ -1,4 +1,4 @@
-"""Synthetic volumes as DICOM series."""
+"""Synthetic volumes as DICOM series, and as latents."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ from tqdm import tqdm
 
 from ctflow_fed.augment.record import SynthRecord
 from ctflow_fed.augment.store import SynthStore
+from ctflow_fed.errors import MismatchError, StoreError
 from ctflow_fed.files import write_json
 
-__all__ = ["write_dicom"]
+__all__ = ["write_dicom", "write_latents"]
+
+SYNTHETIC = "synthetic"
+"""What the record of a study says that no patient is in."""
 
 
 def write_dicom(store: SynthStore, out: Path | str) -> int:
@@ -28,6 +32,60 @@ def write_dicom(store: SynthStore, out: Path | str) -> int:
             _write_series(store, record, out / record.sample_id)
         write_json(_sidecar(out, record), record.to_json(store.header.origin))
     return len(todo)
+
+
+def write_latents(
+    store: SynthStore,
+    out: Path | str,
+    *,
+    codec: str = "haar",
+    encoder: str = "hashing",
+) -> int:
+    """Write the volumes of a set as a store of latents; return how many are new.
+
+    It is what an intake makes of scans (`ctflow_fed.ct.store`): latents, the tokens of
+    the reports, labels. A study has the id of its sample, is a patient of its own, and
+    is flagged ``synthetic``. ``codec`` and ``encoder`` are those of the model, by name.
+
+    Raises ``MismatchError`` where they are others, ``StoreError`` where the set is
+    empty or a volume of it is damaged.
+    """
+    from ctflow_fed.ct.codec import codec_named, latents_of  # they need torch
+    from ctflow_fed.ct.intake import IntakeSettings, open_store
+    from ctflow_fed.ct.nifti import read_nifti
+    from ctflow_fed.ct.report import encoder_named
+
+    records, origin = store.records(), store.header.origin
+    if not records:
+        raise StoreError("the set has no volume yet; draw some: ctflow augment run")
+    pixels, words = codec_named(codec), encoder_named(encoder)
+    _check_same("codec", origin.codec_id, pixels.codec_id)
+    _check_same("report encoder", origin.encoder_id, words.encoder_id)
+    side = records[0].shape[1]
+    settings = IntakeSettings(image_size=side, codec=codec, encoder=encoder)
+    latents = open_store(Path(out), settings)
+    todo = [record for record in records if record.sample_id not in latents]
+    for record in tqdm(todo, "latents", unit="volume", disable=None):
+        volume = read_nifti(store.image(record.sample_id))
+        latents.put(
+            record.sample_id,
+            latents_of(pixels, volume.hu),
+            words.encode([store.report(record)]).tokens[0],
+            spacing=volume.spacing,
+            labels=record.labels,
+            flags=(SYNTHETIC,),
+            patient=record.sample_id,
+        )
+    return len(todo)
+
+
+def _check_same(what: str, expected: str, got: str) -> None:
+    """Refuse a codec or an encoder that is not the model's; it may name none."""
+    if expected not in ("", got):
+        raise MismatchError(
+            f"expected the {what} that the model was trained with, got another; "
+            f"name it with --{what.split()[-1]}"
+        )
 
 
 def _sidecar(out: Path, record: SynthRecord) -> Path:

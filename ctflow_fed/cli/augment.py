@@ -1,4 +1,4 @@
-"""``ctflow augment plan | run | reader | dicom | status``."""
+"""``ctflow augment plan | run | reader | dicom | latents | status``."""
 
 import json
 import time
@@ -182,6 +182,23 @@ def dicom(folder: Path, out: Path) -> None:
     """
     written = augment.write_dicom(augment.SynthStore(folder), out)
     click.echo(f"{written} series written")
+
+
+@command.command()
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The store of latents.")
+@click.option("--codec", default="haar", show_default=True, help="The model's codec.")
+@click.option(
+    "--encoder", default="hashing", show_default=True, help="... and report encoder."
+)
+def latents(folder: Path, out: Path, codec: str, encoder: str) -> None:
+    """Write a set of synthetic volumes as latents, as an intake makes them of scans.
+
+    The same command goes on after an interruption.
+    """
+    store = augment.SynthStore(folder)
+    written = augment.write_latents(store, out, codec=codec, encoder=encoder)
+    click.echo(f"{written} volumes written as latents")
 
 
 @command.command()

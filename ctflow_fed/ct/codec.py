@@ -17,10 +17,17 @@ from ctflow_fed.errors import (
 )
 from ctflow_fed.files import digest_of
 from ctflow_fed.machine import autocast
-from ctflow_fed.shapes import Latents, Slices
+from ctflow_fed.shapes import HU, Latents, Slices
 from ctflow_fed.weights import weights_digest
 
-__all__ = ["FluxCodec", "HaarCodec", "SliceCodec", "codec_named", "edges_of"]
+__all__ = [
+    "FluxCodec",
+    "HaarCodec",
+    "SliceCodec",
+    "codec_named",
+    "edges_of",
+    "latents_of",
+]
 
 WINDOW = (-1000.0, 1000.0)
 """The HU that become -1 and 1."""
@@ -47,6 +54,9 @@ RELEASED_GAIN = 306 / 255
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FLUX_BATCH = 4  # slices at once, so that memory does not grow with the volume
+
+ENCODED_TOGETHER = 64
+"""Slices of a volume that are encoded at once, so that few of them are floats."""
 
 
 @runtime_checkable
@@ -229,6 +239,14 @@ def codec_named(name: str) -> SliceCodec:
             "autoencoder, or released: and one of those, got none of them"
         )
     return FluxCodec(source, released=source != name)
+
+
+def latents_of(codec: SliceCodec, hu: HU, device: str = "cpu") -> Latents:
+    """Return the latents of a volume, as float16 and on the CPU."""
+    parts = torch.from_numpy(hu).split(ENCODED_TOGETHER)
+    return torch.cat(
+        [codec.encode(part.to(device).float()).half().cpu() for part in parts]
+    )
 
 
 def edges_of(codec: SliceCodec, image_size: int, device: str = "cpu") -> Latents:

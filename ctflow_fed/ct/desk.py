@@ -12,7 +12,7 @@ import torch
 from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.account import StudyAccount, Verdict
 from ctflow_fed.ct.chest import check_chest
-from ctflow_fed.ct.codec import SliceCodec, codec_named
+from ctflow_fed.ct.codec import SliceCodec, codec_named, latents_of
 from ctflow_fed.ct.codec_error import codec_numbers
 from ctflow_fed.ct.demographics import Demographics
 from ctflow_fed.ct.policy import IntakePolicy
@@ -49,9 +49,6 @@ BEGUN = "begun"
 
 What is left there when all workers have ended is a study that ended one.
 """
-
-ENCODED_TOGETHER = 64
-"""Slices that the codec takes at once, so that memory holds few of them as floats."""
 
 
 @dataclass(frozen=True)
@@ -224,14 +221,9 @@ class Desk:
     ) -> StudyRecord | None:
         if self._store is None:
             return None
-        slices = torch.from_numpy(squared.hu).split(ENCODED_TOGETHER)
-        device = self._settings.device
-        latents = torch.cat(
-            [self._codec.encode(one.to(device).float()).half().cpu() for one in slices]
-        )
         return self._store.write(
             study,
-            latents,
+            latents_of(self._codec, squared.hu, self._settings.device),
             self._encoder.encode([report.text]).tokens[0],
             spacing=squared.spacing,
             labels=report.labels,

@@ -24,7 +24,14 @@ from ctflow_fed.ct.tables import Tables
 from ctflow_fed.errors import InputError, SettingsError, VolumeError
 from ctflow_fed.processes import LOST, ThisProcess, Worker
 
-__all__ = ["IntakeAccount", "IntakeSettings", "Pool", "StudyOutcome", "intake"]
+__all__ = [
+    "IntakeAccount",
+    "IntakeSettings",
+    "Pool",
+    "StudyOutcome",
+    "intake",
+    "open_store",
+]
 
 TABLES = TABLE_ENDINGS | {".json", ".key", ".md", ".txt"}
 """What lies beside scans and is none."""
@@ -84,7 +91,7 @@ def intake(
     entries = _entries(
         source, {os.path.realpath(path) for path in (out, *tables.paths)}
     )
-    store = None if dry_run else _open_store(out, settings)
+    store = None if dry_run else open_store(out, settings)
     key = (
         SiteKey(secrets.token_bytes(32))
         if store is None
@@ -131,7 +138,8 @@ def _emptied(begun: Path | None) -> set[str]:
     return set()
 
 
-def _open_store(out: Path, settings: IntakeSettings) -> LatentStore:
+def open_store(out: Path, settings: IntakeSettings) -> LatentStore:
+    """Make an empty store for what these settings give, or open the one there is."""
     codec, size = codec_named(settings.codec), settings.image_size
     if size % (2 * codec.factor):
         raise SettingsError(

@@ -7,10 +7,20 @@ import pydicom
 import pytest
 import SimpleITK
 
-from ctflow_fed.augment import GenerateSettings, SynthStore, generate, plan, write_dicom
+from ctflow_fed.augment import (
+    GenerateSettings,
+    SynthStore,
+    generate,
+    plan,
+    write_dicom,
+    write_latents,
+)
+from ctflow_fed.ct.codec import HaarCodec
 from ctflow_fed.ct.nifti import read_nifti
+from ctflow_fed.ct.report import HashingReportEncoder
+from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.ct.synthetic import is_marked_synthetic
-from ctflow_fed.errors import StoreError
+from ctflow_fed.errors import MismatchError, StoreError
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +95,47 @@ def test_a_damaged_volume_is_not_written(store, kept, tmp_path):
 
     with pytest.raises(StoreError, match="does not fit its sidecar"):
         write_dicom(SynthStore(copy), tmp_path / "series")
+
+
+def test_latents_are_those_that_an_intake_would_make(store, kept, tmp_path):
+    assert write_latents(store, tmp_path / "latents") == len(kept)
+    assert write_latents(store, tmp_path / "latents") == 0
+
+    latents = LatentStore.open(tmp_path / "latents")
+    assert {record.study_id for record in latents.records} == set(kept)
+    for record in latents.records:
+        volume = read_nifti(store.image(record.study_id))
+        decoded = HaarCodec().decode(latents.slices(record.study_id, 0, record.slices))
+        assert np.abs(decoded.numpy() - volume.hu).max() < 3
+        assert record.labels == store.read(record.study_id).labels
+        assert record.flags == ("synthetic",)
+        report = store.report(store.read(record.study_id))
+        expected = HashingReportEncoder().encode([report]).tokens[0]
+        got = latents.tokens(record.study_id)
+        assert np.allclose(got, expected, atol=1e-3)
+
+
+def test_latents_need_the_codec_of_the_model(store, tmp_path, monkeypatch):
+    other = HaarCodec()
+    other.codec_id = "f" * 64
+    monkeypatch.setattr("ctflow_fed.ct.codec.codec_named", lambda _: other)
+    with pytest.raises(MismatchError, match="--codec"):
+        write_latents(store, tmp_path / "latents", codec="another")
+    assert not (tmp_path / "latents").exists()
+
+
+def test_an_empty_set_has_no_latents(model, tmp_path):
+    empty = generate(
+        plan(reports=["No chest."], slices=8),
+        model=model,
+        out=tmp_path / "set",
+        workers=0,
+        settings=GenerateSettings(steps=1, solver="euler", gate="chest"),
+    )
+    assert not empty.ids()
+
+    with pytest.raises(StoreError, match="no volume yet"):
+        write_latents(empty, tmp_path / "latents")
 
 
 def test_the_volumes_of_a_set_are_known_as_synthetic(store, kept):
