@@ -10,7 +10,16 @@ from jaxtyping import Shaped, UInt8
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import MissingExtraError
 
-__all__ = ["BONE", "LUNG", "MEDIASTINUM", "View", "Window", "picture", "views"]
+__all__ = [
+    "BONE",
+    "LUNG",
+    "MEDIASTINUM",
+    "WINDOWS",
+    "View",
+    "Window",
+    "picture",
+    "views",
+]
 
 PICTURE_WIDTH = 200  # pixels: sharp enough for a phone, small enough for forty of them
 
@@ -30,6 +39,7 @@ class Window:
 LUNG = Window("lung window", -1350, 150)
 MEDIASTINUM = Window("mediastinal window", -160, 240)
 BONE = Window("bone window", -450, 1050)
+WINDOWS = (LUNG, MEDIASTINUM, BONE)
 
 AXIAL = (("lower", 0.3), ("middle", 0.5), ("upper", 0.72))
 """Where the axial slices are taken, as a part of the way up."""

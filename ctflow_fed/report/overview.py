@@ -7,15 +7,13 @@ from ctflow_fed import __version__
 from ctflow_fed.evaluation import Interval
 from ctflow_fed.files import write_text
 from ctflow_fed.report.charts import span
-from ctflow_fed.report.figures import BONE, LUNG, MEDIASTINUM
+from ctflow_fed.report.figures import WINDOWS
 from ctflow_fed.report.parts import parts_of
-from ctflow_fed.report.rendering import render, resource
+from ctflow_fed.report.rendering import render, scripts
 from ctflow_fed.report.verdicts import Check, checks_of
 from ctflow_fed.report.viewer import Shown
 
 __all__ = ["write_overview"]
-
-WINDOWS = (LUNG, MEDIASTINUM, BONE)
 
 
 def write_overview(path: Path, run: Path, shown: Sequence[Shown] = ()) -> None:
@@ -33,10 +31,7 @@ def write_overview(path: Path, run: Path, shown: Sequence[Shown] = ()) -> None:
             filters={"measured": measured},
             charts={part.kind + part.place: part.chart for part in parts}
             | _spans(checks),
-            scripts={
-                "viewer": resource("niivue/niivue.umd.js") if shown else "",
-                "own": resource("overview.js"),
-            },
+            scripts=scripts(viewer=bool(shown)),
             checks=checks,
             parts=parts,
             shown=shown,

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from ctflow_fed.errors import MissingExtraError
 
-__all__ = ["check_packages", "render", "resource"]
+__all__ = ["check_packages", "render", "scripts"]
 
 PACKAGES = {"jinja2": "jinja2", "PIL": "pillow"}
 """What a page with pictures needs: the module of each package."""
@@ -35,23 +35,30 @@ def render(
     Raises ``MissingExtraError`` where jinja2 is not installed.
     """
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtraError("jinja2", "report") from error
     environment = Environment(
+        loader=FunctionLoader(resource),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= filters
-    return environment.from_string(resource(template)).render(
+    return environment.get_template(template).render(
         style=Markup(resource("page.css")),
         charts={name: Markup(svg) for name, svg in charts.items()},
         scripts={name: Markup(text) for name, text in (scripts or {}).items()},
         **values,
     )
+
+
+def scripts(*, viewer: bool) -> dict[str, str]:
+    """Return the programs of a page: ours, and NiiVue's where volumes are shown."""
+    own = resource("page.js")
+    return {"viewer": resource("niivue/niivue.umd.js") if viewer else "", "own": own}
 
 
 def resource(name: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ctflow_fed.evaluation.reading_study import Case
 from ctflow_fed.files import write_text
-from ctflow_fed.report.figures import views
-from ctflow_fed.report.rendering import check_packages, render
+from ctflow_fed.report.figures import WINDOWS
+from ctflow_fed.report.rendering import check_packages, render, scripts
+from ctflow_fed.report.viewer import packed
 
 __all__ = ["write_study_page"]
 
@@ -18,7 +19,15 @@ def write_study_page(path: Path, cases: Sequence[Case]) -> None:
     """
     check_packages()
     shown = [
-        {"number": number, "report": case.report, "views": views(case.scan.read())}
+        (packed(case.scan.read(), "case", number), case.report)
         for number, case in enumerate(cases, start=1)
     ]
-    write_text(path, render("study.html.j2", filters={}, charts={}, cases=shown))
+    page = render(
+        "study.html.j2",
+        filters={},
+        charts={},
+        scripts=scripts(viewer=True),
+        cases=shown,
+        windows=WINDOWS,
+    )
+    write_text(path, page)

@@ -14,12 +14,15 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import VolumeError
 from ctflow_fed.report.figures import View, views
 
-__all__ = ["LARGEST_SIDE", "Shown", "show", "volumes_in"]
+__all__ = ["LARGEST_SIDE", "Shown", "packed", "show", "volumes_in"]
 
 LARGEST_SIDE = 128
 """Voxels along an axis that a page carries; larger volumes are averaged down."""
 
 ENDINGS = (".nii", ".nii.gz")
+
+Side = Literal["real", "synthetic", "case"]
+"""What a volume is said to be: a case of a reading study is one or the other."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Shown:
     ``nifti`` is a packed NIfTI file in base64, ``views`` are for those without WebGL.
     """
 
-    side: Literal["real", "synthetic"]
+    side: Side
     number: int
     size: str
     nifti: str = field(repr=False)
@@ -51,23 +54,24 @@ def volumes_in(folder: Path) -> list[Path]:
     return found
 
 
-def show(paths: Sequence[Path], side: Literal["real", "synthetic"]) -> list[Shown]:
+def show(paths: Sequence[Path], side: Side) -> list[Shown]:
     """Read volumes and pack them for a page; no file name gets onto it."""
     return [
-        _shown(read_nifti(path), side, number)
+        packed(read_nifti(path), side, number)
         for number, path in enumerate(paths, start=1)
     ]
 
 
-def _shown(volume: CTVolume, side: Literal["real", "synthetic"], number: int) -> Shown:
+def packed(volume: CTVolume, side: Side, number: int) -> Shown:
+    """Pack a volume for a page."""
     coarse = _coarse(volume)
     sizes = [" x ".join(map(str, each.hu.shape)) for each in (volume, coarse)]
     size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]}, shown as {sizes[1]}"
     with TemporaryDirectory() as folder:
         path = Path(folder, "shown.nii.gz")
         write_nifti(coarse, path)
-        packed = base64.b64encode(path.read_bytes()).decode()
-    return Shown(side, number, size, packed, views(volume))
+        nifti = base64.b64encode(path.read_bytes()).decode()
+    return Shown(side, number, size, nifti, views(volume))
 
 
 def _coarse(volume: CTVolume) -> CTVolume:

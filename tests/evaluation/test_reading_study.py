@@ -109,9 +109,10 @@ def test_a_study_goes_from_scans_to_figures_and_tells_readers_nothing(sets):
     )
 
     assert result.exit_code == 0, result.output
-    page = (out / "study.html").read_text()
+    page = (out / "study.html").read_text().partition("<script>")[0]
     assert page.count('<section class="case"') == 10
     assert page.count("Finding of ") == 10
+    assert page.count('<script type="text/plain" id="volume-') == 10
     assert not any(f"{name}-" in page for name in ("real", "synth"))
     assert "http" not in page.replace("http-equiv", "")
     kinds = json.loads((out / "key.json").read_text())["cases"]

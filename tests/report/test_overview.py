@@ -1,22 +1,24 @@
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import asdict
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import StoreError, VolumeError
 from ctflow_fed.evaluation import Evaluation, Figure, Interval
 from ctflow_fed.report import show, volumes_in, write_overview
+from tests.report.browser import (
+    chest,
+    needs_browser,
+    screenshot,
+    shows_a_chest,
+    viewer_rows,
+)
 from tests.report.conftest import utility_with
 from tests.report.test_page import Reader, words_of
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def figure(verdict, part="lung window"):
@@ -40,16 +42,6 @@ def page_of(run, shown=()):
 def own_words(page):
     """The page without its programs."""
     return words_of(re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL))
-
-
-def chest(shift=0):
-    """Two lungs in a body, 40 slices of 48 x 48 pixels, for a viewer to show."""
-    z, y, x = np.ogrid[:40, :48, :48]
-    hu = np.full((40, 48, 48), -1000, np.int16)
-    hu[np.broadcast_to(((x - 24) / 21) ** 2 + ((y - 24) / 15) ** 2 < 1, hu.shape)] = 40
-    lung = ((abs(x - 24) - 9) / 7) ** 2 + ((y - 24) / 10) ** 2 + ((z - 20) / 16) ** 2
-    hu[lung < 1] = -850 + shift
-    return CTVolume(hu, np.diag([6.0, -6.0, 6.0, 1.0])[:, [2, 1, 0, 3]])
 
 
 @pytest.fixture
@@ -168,28 +160,12 @@ def test_a_large_volume_is_averaged_down_in_its_place(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@needs_browser
 def test_a_browser_shows_both_sides_in_three_planes(tmp_path, volumes):
     page_of(tmp_path, volumes)
-    picture = tmp_path / "page.png"
 
-    subprocess.run(
-        [
-            CHROMIUM,
-            *("--headless", "--no-sandbox", "--use-angle=swiftshader"),
-            *("--enable-unsafe-swiftshader", "--window-size=1200,1900"),
-            *("--virtual-time-budget=30000", f"--screenshot={picture}"),
-            (tmp_path / "page.html").as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=240,
-    )
+    grey = screenshot(tmp_path / "page.html")
 
-    grey = np.asarray(Image.open(picture).convert("L"), dtype=int)
-    black = grey < 8  # the ground of a viewer
-    rows = np.flatnonzero(black.mean(1) > 0.2)
-    left, right = np.split(grey[rows.min() : rows.max()], 2, axis=1)
-    for side in (left, right):
-        assert (side > 220).sum() > 3000  # the body, white in the lung window
-        assert ((side > 60) & (side < 140)).sum() > 2000  # lungs, grey in it
+    rows = viewer_rows(grey)
+    for side in np.split(grey[rows], 2, axis=1):
+        assert shows_a_chest(side)

@@ -80,6 +80,12 @@ async function show() {
     const select = document.querySelector(`select[data-side="${canvas.dataset.side}"]`);
     select.addEventListener("change", () => load(viewer, select.value));
     await load(viewer, select.value);
+    for (const button of document.querySelectorAll("button[data-show]")) {
+      button.addEventListener("click", () => {
+        select.value = button.dataset.show;
+        load(viewer, select.value);
+      });
+    }
     cut(viewer);
     viewers.push(viewer);
   }
@@ -98,7 +104,7 @@ async function show() {
 
 if (window.niivue) {
   show().catch(() => {
-    document.querySelector(".viewers").hidden = true;
-    document.querySelector(".viewers + details").open = true;
+    document.querySelectorAll(".viewers, .desk, button[data-show]").forEach((each) => { each.hidden = true; });
+    document.querySelectorAll("details.pictures").forEach((each) => { each.open = true; });
   });
 }
