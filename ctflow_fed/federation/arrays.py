@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctflow_fed.files import write_atomically
+from ctflow_fed.threads import ahead
 from ctflow_fed.weights import WeightsDigest
 
 __all__ = [
@@ -160,9 +161,10 @@ def spans_of(values: int) -> Iterator[slice]:
 
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
     """Write arrays one after the other, and return them as they lie in the file."""
+    names = sorted(arrays)
     with ArrayWriter(path, manifest_of(arrays)) as writer:
-        for name in sorted(arrays):
-            writer.write(name, arrays[name])
+        for name, value in zip(names, ahead(arrays.__getitem__, names), strict=True):
+            writer.write(name, value)
     return writer.file
 
 

@@ -8,6 +8,7 @@ what was offered before.
 """
 
 import shutil
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ctflow_fed.federation.arrays import Manifest
 from ctflow_fed.federation.encoding import WireArray
 from ctflow_fed.federation.ledger import written
 from ctflow_fed.federation.shards import Cargo, Shard, check_shard, stow
+from ctflow_fed.threads import ahead
 
 __all__ = ["Depot"]
 
@@ -49,22 +51,22 @@ class Depot:
 
         Raises ``UpdateError`` where one is not what the site's message names.
         """
-        folder = self._arrived / site
+        folder, places = self._arrived / site, self.folder / "up" / site
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for number, shard in enumerate(shards):
-            place, path = (
-                self.folder / "up" / site / f"{number:02d}",
-                folder / shard.digest,
-            )
+
+        def take(number: int) -> None:
+            shard, place = shards[number], places / f"{number:02d}"
             if place.is_file():
-                shutil.move(place, path)
+                shutil.move(place, folder / shard.digest)
             try:
-                check_shard(path, shard)
+                check_shard(folder / shard.digest, shard)
             except UpdateError as error:
                 raise UpdateError(
                     f"shard {number + 1} of {len(shards)}: {error}"
                 ) from None
+
+        deque(ahead(take, range(len(shards))), maxlen=0)
         return folder
 
     def clear(self) -> None:

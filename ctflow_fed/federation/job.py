@@ -49,6 +49,7 @@ from ctflow_fed.federation.strategies import (
 from ctflow_fed.locks import locked
 from ctflow_fed.model import Provenance, start_network
 from ctflow_fed.model.package import read_provenance, write_package
+from ctflow_fed.threads import ahead
 from ctflow_fed.training import check_channels, check_origin
 from ctflow_fed.training.adapters import save_adapter
 from ctflow_fed.training.merge import Adapter
@@ -189,13 +190,17 @@ class Job:
         settings, number = self.settings, self.ledger.rounds + 1
         strategy = STRATEGIES[settings.strategy]
         shares = shares_of(slices, settings.max_share)
-        for name in self.part.manifest:
+
+        def step(name: str) -> tuple[ServerState, Wire]:
             before = self.state.only(name)
             sent = {site: {name: each[name]} for site, each in updates.items()}
             mean = strategy.average(sent, shares)
             state = advance(before, mean, strategy, settings.server_rate)
             state, wire = _rounded(before, state, settings.precision)
-            writer.write(follow(state, settings.server_ema, number))
+            return follow(state, settings.server_ema, number), wire
+
+        for state, wire in ahead(step, self.part.manifest):
+            writer.write(state)
             yield from wire.items()
 
     def check_sites(self, facts: Sequence[SiteFacts]) -> None:

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import Arrays, ArrayWriter
-from ctflow_fed.federation.encoding import WireArray, compress, packed
+from ctflow_fed.federation.encoding import Compressed, WireArray, compress, packed
 from ctflow_fed.federation.ledger import SPENT
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
 from ctflow_fed.federation.shards import Cargo, stow
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
+from ctflow_fed.threads import ahead
 from ctflow_fed.training import PrivacyLedger, evaluate_loss, fit, fit_privately
 
 __all__ = [
@@ -182,14 +182,15 @@ def _encoded(
     if precision == "float32":
         return stow(packed(trained, manifest), manifest, precision, outbox), {}
 
-    def change(name: str) -> NDArray[np.float32]:
+    def rounded(name: str) -> Compressed:
         moved = trained[name] - opened.arrays[name]
-        return np.asarray(moved + residual[name] if residual else moved)
+        wanted = np.asarray(moved + residual[name] if residual else moved)
+        return compress({name: wanted}, {}, precision)
 
     def pieces(left: ArrayWriter) -> Iterator[tuple[str, WireArray]]:
-        for name in manifest:
-            done = compress({name: change(name)}, {}, precision)
-            left.write(name, done.residual[name])
+        for done in ahead(rounded, manifest):
+            for name, value in done.residual.items():
+                left.write(name, value)
             yield from done.wire.items()
 
     with ArrayWriter(outbox / "residual.safetensors", manifest) as left:

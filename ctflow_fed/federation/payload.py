@@ -17,6 +17,7 @@ from ctflow_fed.federation.arrays import (
 )
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import FMvT, FMvTConfig
+from ctflow_fed.threads import ahead
 
 __all__ = [
     "arrays_of",
@@ -137,10 +138,12 @@ def check_update(update: Arrays, start: Arrays, length: float) -> float:
 
 def norm_of(arrays: Arrays) -> float:
     """Return the Euclidean length of all arrays as one vector, in whatever order."""
-    return math.sqrt(
-        math.fsum(
-            float(np.square(value.reshape(-1)[span], dtype=np.float64).sum())
-            for value in arrays.values()
-            for span in spans_of(value.size)
+
+    def squares(name: str) -> float:
+        values = arrays[name].reshape(-1)
+        return math.fsum(
+            float(np.square(values[span], dtype=np.float64).sum())
+            for span in spans_of(values.size)
         )
-    )
+
+    return math.sqrt(math.fsum(ahead(squares, arrays)))
