@@ -8,16 +8,13 @@ what was offered before.
 """
 
 import shutil
-from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import Manifest
 from ctflow_fed.federation.encoding import WireArray
 from ctflow_fed.federation.ledger import written
-from ctflow_fed.federation.shards import Cargo, Shard, check_shard, stow
-from ctflow_fed.threads import ahead
+from ctflow_fed.federation.shards import Cargo, Shard, check_shards, stow
 
 __all__ = ["Depot"]
 
@@ -51,22 +48,14 @@ class Depot:
 
         Raises ``UpdateError`` where one is not what the site's message names.
         """
-        folder, places = self._arrived / site, self.folder / "up" / site
+        folder = self._arrived / site
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-
-        def take(number: int) -> None:
-            shard, place = shards[number], places / f"{number:02d}"
+        for number, shard in enumerate(shards):
+            place = self.folder / "up" / site / f"{number:02d}"
             if place.is_file():
                 shutil.move(place, folder / shard.digest)
-            try:
-                check_shard(folder / shard.digest, shard)
-            except UpdateError as error:
-                raise UpdateError(
-                    f"shard {number + 1} of {len(shards)}: {error}"
-                ) from None
-
-        deque(ahead(take, range(len(shards))), maxlen=0)
+        check_shards(folder, shards)
         return folder
 
     def clear(self) -> None:

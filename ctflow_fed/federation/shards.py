@@ -8,6 +8,7 @@ and sizes only, and no process more than a shard at a time.
 import hashlib
 import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +26,7 @@ from ctflow_fed.federation.encoding import (
 )
 from ctflow_fed.federation.settings import ConfigValue
 from ctflow_fed.files import is_sha256, sha256_of, write_atomically
+from ctflow_fed.threads import ahead
 
 __all__ = [
     "CARGOES",
@@ -35,6 +37,7 @@ __all__ = [
     "ShardStream",
     "cargo_bytes",
     "check_shard",
+    "check_shards",
     "fits_message",
     "shards_from_record",
     "shards_named",
@@ -171,6 +174,20 @@ def check_shard(path: Path, shard: Shard) -> None:
             "expected a shard of the digest that its message names, got another or "
             "none; send it again"
         )
+
+
+def check_shards(folder: Path, shards: Sequence[Shard]) -> None:
+    """Refuse the first of the shards in a folder that is not the one that was named."""
+
+    def check(number: int) -> None:
+        shard = shards[number]
+        try:
+            check_shard(folder / shard.digest, shard)
+        except UpdateError as error:
+            what = f"shard {number + 1} of {len(shards)}: {error}"
+            raise UpdateError(what) from None
+
+    deque(ahead(check, range(len(shards))), maxlen=0)
 
 
 def shards_to_record(shards: Sequence[Shard]) -> dict[str, ConfigValue]:

@@ -19,10 +19,12 @@ from ctflow_fed.federation import (
     Manifest,
     RoundOrder,
     WireArray,
+    manifest_of,
     shards_from_record,
     shards_to_record,
     unpack,
 )
+from ctflow_fed.threads import ahead
 from ctflow_fed.training import PrivacyLedger
 
 __all__ = [
@@ -270,8 +272,17 @@ def check_arrays(
     """
     if set(sent) != set(start):
         raise UpdateError("the answer has other arrays than those that came")
-    moved = sum(_moved(sent[name], precision, start[name]) for name in start)
-    far = math.sqrt(moved) / max(length, 1e-12)
+    manifest = manifest_of(start)
+
+    def moved(name: str) -> float:
+        """Return the square of how far an array has moved; float32 sends values."""
+        change = _value(sent[name], precision, manifest[name])
+        if precision == "float32":
+            change = change - start[name]
+        with np.errstate(over="ignore"):
+            return float(np.square(change, dtype=np.float64).sum())
+
+    far = math.sqrt(math.fsum(ahead(moved, manifest))) / max(length, 1e-12)
     if not far <= policy.largest_norm:
         what = f"{policy.largest_norm:g} allowed, the weights moved {far:.3g}"
         raise refusal("largest_norm", what)
@@ -279,21 +290,14 @@ def check_arrays(
 
 def arrays_in(sent: Mapping[str, WireLike], precision: str, start: Arrays) -> Arrays:
     """Return the values of an update that `check_arrays` has let pass."""
-    return {name: _value(sent[name], precision, start[name]) for name in start}
+    manifest = manifest_of(start)
+    return {name: _value(sent[name], precision, manifest[name]) for name in manifest}
 
 
 def _value(
-    array: WireLike, precision: str, start: NDArray[np.float32]
+    array: WireLike, precision: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     if array.stype != RAW:
         raise UpdateError("the answer has arrays of another form than those that came")
     wire = {"": WireArray(array.dtype, array.shape, b"".join(array.pieces))}
-    return unpack(wire, {"": tuple(start.shape)}, precision)[""]
-
-
-def _moved(array: WireLike, precision: str, start: NDArray[np.float32]) -> float:
-    """Return the square of how far one array has moved; float32 sends values."""
-    value = _value(array, precision, start)
-    change = value - start if precision == "float32" else value
-    with np.errstate(over="ignore"):
-        return float(np.square(change, dtype=np.float64).sum())
+    return unpack(wire, {"": shape}, precision)[""]

@@ -20,7 +20,7 @@ from ctflow_fed.federation import (
     Shard,
     SiteState,
     arrays_digest,
-    check_shard,
+    check_shards,
     norm_of,
     spent_beside,
     wire_in,
@@ -97,8 +97,7 @@ class Site:
     ) -> Mapping[str, WireLike]:
         """Return the arrays that the program has put into shards, which are checked."""
         outbox = self.state / "outbox"
-        for shard in shards:
-            check_shard(outbox / shard.digest, shard)
+        check_shards(outbox, shards)
         return Stowed(manifest, wire_in(shards, manifest, precision, outbox))
 
     def send(self, shards: Sequence[Shard]) -> None:
