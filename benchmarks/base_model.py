@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/base"))
     parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=9000)
     options = parser.parse_args()
 
     began = time.monotonic()
