@@ -1,7 +1,8 @@
 """What a site keeps on its own disk: no process of it lives longer than a message.
 
     bases/DIGEST.safetensors        weights that adapters belong to, the last two
-    inbox/, outbox/                 shards of the message that is being answered
+    inbox/, outbox/                 shards of the message that is being answered, and
+                                    what rounding took from it until that is kept
     jobs/JOB/weights.safetensors    what the server sent last
     jobs/JOB/residual-NNNN...       what rounding took from the update of round NNNN
     jobs/JOB/optimizer-NNNN...      the optimizer's state after round NNNN

@@ -43,6 +43,12 @@ def order(round_number=1, **training):
     )
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """What a site keeps of an update lies in a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def store(haar_store):
     return LatentStore.open(haar_store)
