@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from ctflow_fed.augment.record import SynthRecord
 from ctflow_fed.augment.store import SynthStore
-from ctflow_fed.errors import MismatchError, StoreError
+from ctflow_fed.errors import StoreError
 from ctflow_fed.files import write_json
 
 __all__ = ["write_dicom", "write_latents"]
@@ -54,13 +54,14 @@ def write_latents(
     from ctflow_fed.ct.intake import IntakeSettings, open_store
     from ctflow_fed.ct.nifti import read_nifti
     from ctflow_fed.ct.report import encoder_named
+    from ctflow_fed.model.package import check_kind
 
     records, origin = store.records(), store.header.origin
     if not records:
         raise StoreError("the set has no volume yet; draw some: ctflow augment run")
     pixels, words = codec_named(codec), encoder_named(encoder)
-    _check_same("codec", origin.codec_id, pixels.codec_id)
-    _check_same("report encoder", origin.encoder_id, words.encoder_id)
+    check_kind("codec", origin.codec_id, pixels.codec_id)
+    check_kind("report encoder", origin.encoder_id, words.encoder_id)
     side = records[0].shape[1]
     settings = IntakeSettings(image_size=side, codec=codec, encoder=encoder)
     latents = open_store(Path(out), settings)
@@ -77,15 +78,6 @@ def write_latents(
             patient=record.sample_id,
         )
     return len(todo)
-
-
-def _check_same(what: str, expected: str, got: str) -> None:
-    """Refuse a codec or an encoder that is not the model's; it may name none."""
-    if expected not in ("", got):
-        raise MismatchError(
-            f"expected the {what} that the model was trained with, got another; "
-            f"name it with --{what.split()[-1]}"
-        )
 
 
 def _sidecar(out: Path, record: SynthRecord) -> Path:

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ctflow_fed.errors import PackageError, SettingsError
+from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.files import read_json, write_atomically, write_json, write_text
 from ctflow_fed.model.fmvt import FMvT
 from ctflow_fed.model.presets import FMvTConfig
@@ -18,6 +18,7 @@ from ctflow_fed.weights import weights_digest
 __all__ = [
     "ModelPackage",
     "Provenance",
+    "check_kind",
     "load_package",
     "read_provenance",
     "save_package",
@@ -136,6 +137,15 @@ def load_package(folder: Path) -> ModelPackage:
             "provenance.json names; they were changed: fetch the package again"
         )
     return ModelPackage(network.float().eval(), provenance, digest)
+
+
+def check_kind(part: str, expected: str, got: str) -> None:
+    """Refuse another codec or encoder; an imported model may not name its own."""
+    if expected not in ("", got):
+        raise MismatchError(
+            f"the model was trained with another {part} than the one given; "
+            f"name that one, or use a model made with this one"
+        )
 
 
 def read_provenance(path: Path) -> tuple[Provenance, str]:

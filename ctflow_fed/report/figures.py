@@ -11,7 +11,6 @@ from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import MissingExtraError
 
 __all__ = [
-    "BONE",
     "LUNG",
     "MEDIASTINUM",
     "WINDOWS",

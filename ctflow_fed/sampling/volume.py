@@ -20,6 +20,7 @@ from ctflow_fed.ct.report import ReportEncoder, ReportTokens
 from ctflow_fed.ct.volume import AIR, CTVolume
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.model import ModelPackage, default_device
+from ctflow_fed.model.package import check_kind
 from ctflow_fed.sampling.ctflow import draw_like_ctflow
 from ctflow_fed.sampling.drawing import Drawing, draw_volumes
 from ctflow_fed.sampling.settings import SampleSettings
@@ -67,8 +68,8 @@ class VolumeSampler:
         encoder: ReportEncoder,
         settings: SampleSettings | None = None,
     ) -> None:
-        _check_same("codec", package.provenance.codec_id, codec.codec_id)
-        _check_same("report encoder", package.provenance.encoder_id, encoder.encoder_id)
+        check_kind("codec", package.provenance.codec_id, codec.codec_id)
+        check_kind("report encoder", package.provenance.encoder_id, encoder.encoder_id)
         self.device = default_device()
         self.network = package.network.to(self.device).eval()
         self.provenance = package.provenance
@@ -235,13 +236,4 @@ def _refuse_paper_s(plan: str) -> None:
         raise MismatchError(
             "expected a model that knows slices of its own clip, got one of the "
             "paper's method; train it further with the method known"
-        )
-
-
-def _check_same(part: str, expected: str, got: str) -> None:
-    """Refuse another codec or encoder; an imported model may not name its own."""
-    if expected not in ("", got):
-        raise MismatchError(
-            f"the model was trained with another {part} than the one given; "
-            f"name that one, or use a model made with this one"
         )

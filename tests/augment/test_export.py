@@ -119,7 +119,7 @@ def test_latents_need_the_codec_of_the_model(store, tmp_path, monkeypatch):
     other = HaarCodec()
     other.codec_id = "f" * 64
     monkeypatch.setattr("ctflow_fed.ct.codec.codec_named", lambda _: other)
-    with pytest.raises(MismatchError, match="--codec"):
+    with pytest.raises(MismatchError, match="another codec than the one given"):
         write_latents(store, tmp_path / "latents", codec="another")
     assert not (tmp_path / "latents").exists()
 

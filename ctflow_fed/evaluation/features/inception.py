@@ -5,6 +5,7 @@ torch-fidelity converted them, as safetensors. Of torchvision's network of the s
 names it differs in its pooling, in how images are scaled and in its 1008 classes.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from torch.nn.functional import (
 )
 
 from ctflow_fed.errors import PackageError
-from ctflow_fed.evaluation.features.resnet import Weights, read_weights
+from ctflow_fed.evaluation.features.resnet import AT_ONCE, Weights, read_weights
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import default_device
 from ctflow_fed.weights import weights_digest
@@ -29,7 +30,6 @@ __all__ = ["InceptionSlices"]
 
 SIDE = 299
 CLASSES = 1008
-AT_ONCE = 8
 EPSILON = 1e-3
 
 STEM = (
@@ -37,7 +37,8 @@ STEM = (
     "Conv2d_3b_1x1 Conv2d_4a_3x3/1 max/2"
 )
 """Layers in a row. One with a stride (/1, /2) does not pad, any other pads to keep the
-size; ``max`` and ``average`` pool 3 x 3."""
+size; ``max`` and ``average`` pool 3 x 3. Of layers with | between them all are applied
+to the same maps."""
 
 NARROW = ("1x1", "5x5_1 5x5_2", "3x3dbl_1 3x3dbl_2 3x3dbl_3", "average _pool")
 HALVE = ("3x3/2", "3x3dbl_1 3x3dbl_2 3x3dbl_3/2", "max/2")
@@ -50,10 +51,8 @@ LONG = (
 HALVE_AGAIN = ("3x3_1 3x3_2/2", "7x7x3_1 7x7x3_2 7x7x3_3 7x7x3_4/2", "max/2")
 WIDE = (
     "1x1",
-    "3x3_1 3x3_2a",
-    "3x3_1 3x3_2b",
-    "3x3dbl_1 3x3dbl_2 3x3dbl_3a",
-    "3x3dbl_1 3x3dbl_2 3x3dbl_3b",
+    "3x3_1 3x3_2a|3x3_2b",
+    "3x3dbl_1 3x3dbl_2 3x3dbl_3a|3x3dbl_3b",
 )
 BLOCKS = {
     **dict.fromkeys(("Mixed_5b", "Mixed_5c", "Mixed_5d"), NARROW),
@@ -111,15 +110,20 @@ class InceptionSlices:
         colours = ((grey * 255 - 128) / 128).expand(-1, 3, -1, -1).to(default_device())
         maps = self._row(colours, "", STEM)
         for block, branches in BLOCKS.items():
-            parts = [self._row(maps, f"{block}.branch", each) for each in branches]
-            maps = torch.cat(parts, 1)
+            maps = self._beside(maps, f"{block}.branch", branches)
         return maps.mean((2, 3)).cpu()
+
+    def _beside(self, maps: Maps, prefix: str, rows: Iterable[str]) -> Maps:
+        """Apply several rows of layers to the same maps; their channels follow."""
+        return torch.cat([self._row(maps, prefix, each) for each in rows], 1)
 
     def _row(self, maps: Maps, prefix: str, layers: str) -> Maps:
         """Apply layers one after the other."""
         for layer in layers.split():
             name, _, stride = layer.partition("/")
-            if name == "average":  # over the pixels that there are
+            if "|" in layer:
+                maps = self._beside(maps, prefix, layer.split("|"))
+            elif name == "average":  # over the pixels that there are
                 maps = avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
             elif name == "max":
                 maps = max_pool2d(maps, 3, int(stride or 1), 0 if stride else 1)

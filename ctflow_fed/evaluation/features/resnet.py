@@ -23,6 +23,7 @@ from ctflow_fed.model import default_device
 from ctflow_fed.weights import weights_digest
 
 __all__ = [
+    "AT_ONCE",
     "ResNetSlices",
     "ResNetVolumes",
     "Weights",
