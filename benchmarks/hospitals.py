@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,7 +40,13 @@ HARBOUR = Population(
     },
     Scanner(noise_hu=22, sharpness=0.1, slice_mm=5.0, field_mm=420, name="Harbour 256"),
 )
-SITES = HOSPITALS | {"harbour": HARBOUR}
+RARE_FINDING = {"Pericardial effusion": 0.04}
+"""What every site sees too little of, and its share of the patients."""
+
+SITES = {
+    name: replace(each, prevalence={**each.prevalence, **RARE_FINDING})
+    for name, each in {**HOSPITALS, "harbour": HARBOUR}.items()
+}
 SEEDS = {site: 5001 + number for number, site in enumerate(SITES)}
 HELD_OUT_SEED = 5100
 SLICES = 32

@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--realdata", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/intake"))
-    parser.add_argument("--studies", type=int, default=32)
+    parser.add_argument("--studies", type=int, default=96)
     given = parser.parse_args()
     shutil.rmtree(given.out, ignore_errors=True)
     folders = {
