@@ -6,6 +6,7 @@ import click
 
 from ctflow_fed.cli.evaluate_alignment import alignment
 from ctflow_fed.cli.evaluate_drift import drift
+from ctflow_fed.cli.evaluate_nearness import nearness
 from ctflow_fed.cli.evaluate_pooled import pooled, statistics
 from ctflow_fed.cli.evaluate_privacy import index, privacy
 from ctflow_fed.cli.evaluate_study import answers, study
@@ -55,8 +56,8 @@ def command() -> None:
     "of_volumes",
     default="haar",
     show_default=True,
-    help="The same of volumes: haar, medicalnet:FILE or ctnet:FILE. FILE is in "
-    "safetensors.",
+    help="The same of volumes: haar, medicalnet:FILE, ctnet:FILE or ctclip:FILE. FILE "
+    "is in safetensors.",
 )
 @click.option("--splits", default=100, show_default=True, help="Random halves.")
 @click.option("--seed", default=0, show_default=True)
@@ -120,6 +121,7 @@ def codec(folder: Path, codec: str, seed: int, out: Path, as_json: bool) -> None
 
 command.add_command(alignment)
 command.add_command(drift)
+command.add_command(nearness)
 command.add_command(index)
 command.add_command(pooled)
 command.add_command(statistics)

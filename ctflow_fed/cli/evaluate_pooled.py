@@ -16,8 +16,8 @@ VOLUMES = click.option(
     "of_volumes",
     default="haar",
     show_default=True,
-    help="Extractor of features: haar, medicalnet:FILE or ctnet:FILE; the same at all "
-    "sites.",
+    help="Extractor of features: haar, medicalnet:FILE, ctnet:FILE or ctclip:FILE; "
+    "the same at all sites.",
 )
 
 

@@ -1,16 +1,12 @@
 """``ctflow evaluate study | answers``."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, TABLE
 from ctflow_fed.cli.results import result_options, show_results
-
-if TYPE_CHECKING:
-    from ctflow_fed.evaluation.scans import Scan
+from ctflow_fed.cli.told import report_options, told_scans, told_volumes
 
 __all__ = ["answers", "study"]
 
@@ -18,18 +14,7 @@ __all__ = ["answers", "study"]
 @click.command()
 @click.argument("real", type=FOLDER)
 @click.argument("synth", type=FOLDER)
-@click.option(
-    "--reports",
-    type=TABLE,
-    required=True,
-    help="Of the scans in REAL: a table with the columns study (the name of a file) "
-    "and report, as the intake takes it.",
-)
-@click.option(
-    "--synth-reports",
-    type=TABLE,
-    help="The same of SYNTH; a set of ctflow augment has its own.",
-)
+@report_options
 @click.option("--cases", default=50, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=NEW_FOLDER, required=True, help="For page, sheet and key.")
@@ -48,15 +33,11 @@ def study(
     them.
     """
     from ctflow_fed.evaluation.reading_study import draw_cases, write_key, write_sheet
-    from ctflow_fed.evaluation.scans import scans_of
     from ctflow_fed.report.study import write_study_page
 
-    volumes, of_synth = _reports_of_set(synth)
-    if synth_reports is not None:
-        of_synth = _texts(synth_reports)
     drawn = draw_cases(
-        _told(scans_of(real), _texts(reports)),
-        _told(scans_of(volumes), of_synth),
+        told_scans(real, reports),
+        told_volumes(synth, synth_reports),
         count=cases,
         seed=seed,
     )
@@ -81,25 +62,3 @@ def answers(
     figures = study_figures(read_key(folder / "key.json"), sheets, seed=seed)
     made = {"readers": len(sheets), "settings": {"seed": seed}}
     show_results(Evaluation("alignment", figures, made), out, as_json)
-
-
-def _texts(table: Path) -> dict[str, str]:
-    from ctflow_fed.ct.report_table import read_reports
-
-    reports = read_reports(table).items()
-    return {name: report.text for name, report in reports if not report.problem}
-
-
-def _told(scans: "list[Scan]", texts: Mapping[str, str]) -> "list[tuple[Scan, str]]":
-    return [(scan, texts[scan.name]) for scan in scans if scan.name in texts]
-
-
-def _reports_of_set(folder: Path) -> tuple[Path, Mapping[str, str]]:
-    """Return the volumes and reports of a set of ``ctflow augment``, if it is one."""
-    if not (folder / "synth.json").exists():
-        return folder, {}
-    from ctflow_fed.augment import SynthStore
-
-    store = SynthStore(folder)
-    records = store.records()
-    return folder / "volumes", {each.sample_id: store.report(each) for each in records}

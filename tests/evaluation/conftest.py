@@ -1,13 +1,19 @@
-"""Small studies whose only finding is easy to see."""
+"""Small studies whose only finding is easy to see, and a narrow CT-CLIP."""
+
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from ctflow_fed.ct.labels import FINDINGS
 
 SEEN = FINDINGS.index("Consolidation")
 SIDE = 24
+
+CTCLIP = Path(__file__).parent / "ctclip_layout.txt"
+"""Name and sides of each tensor of a CT-CLIP of 60 x 60 pixels and 32 features."""
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +46,17 @@ def studies(tmp_path_factory):
         return items
 
     return make
+
+
+@pytest.fixture
+def ctclip_weights():
+    """Return random weights in the published layout, always the same."""
+    generator = torch.Generator().manual_seed(7)
+    weights = {}
+    for line in CTCLIP.read_text().splitlines():
+        name, *sides = line.split()
+        shape = [int(side) for side in sides]
+        weights[name] = torch.randn(shape, generator=generator)
+        if name.endswith(("gamma", "_scale")):
+            weights[name] += 1
+    return weights

@@ -1,6 +1,7 @@
 """Volumes as vectors: extractors of features, and what they gave, kept."""
 
 from ctflow_fed.evaluation.features.cache import FeatureCache, Measured
+from ctflow_fed.evaluation.features.ctclip import CTCLIPVolumes, as_published
 from ctflow_fed.evaluation.features.ctnet import CTNetVolumes
 from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
 from ctflow_fed.evaluation.features.extractor import (
@@ -18,6 +19,7 @@ from ctflow_fed.evaluation.features.resnet import ResNetSlices, ResNetVolumes
 __all__ = [
     "PLANES",
     "WINDOWS",
+    "CTCLIPVolumes",
     "CTNetVolumes",
     "FeatureCache",
     "FeatureExtractor",
@@ -27,6 +29,7 @@ __all__ = [
     "Measured",
     "ResNetSlices",
     "ResNetVolumes",
+    "as_published",
     "extractor_named",
     "isotropic",
     "planes",

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from ctflow_fed.errors import PackageError
+from ctflow_fed.evaluation.features.extractor import fitted
 from ctflow_fed.evaluation.features.resnet import (
     Weights,
     in_batches,
@@ -69,7 +69,7 @@ class CTNetVolumes:
     ) -> Float[Tensor, "images features"]:
         """Return a vector for each volume."""
         shape = (COLOURS * self._triples, SIDE, SIDE)
-        triples = (_fitted(each, shape).unflatten(0, (-1, COLOURS)) for each in images)
+        triples = (fitted(each, shape).unflatten(0, (-1, COLOURS)) for each in images)
         return torch.stack(
             [
                 self._vector(in_batches(self._slices, each - IMAGENET_MEAN))
@@ -114,14 +114,3 @@ def _hidden(weights: Weights) -> nn.Module:
 def _loaded(network: nn.Module, weights: Weights) -> nn.Module:
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False).to(default_device())
-
-
-def _fitted(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Cut or fill up a volume about its middle."""
-    for axis, length in enumerate(shape):
-        spare = image.shape[axis] - length
-        if spare > 0:
-            image = image.narrow(axis, spare // 2, length)
-    short = [length - side for length, side in zip(shape, image.shape, strict=True)]
-    around = [(less // 2, less - less // 2) for less in reversed(short)]
-    return pad(image, [side for pair in around for side in pair])

@@ -7,13 +7,21 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import VolumeError
 from ctflow_fed.shapes import Slices
 
-__all__ = ["PLANES", "WINDOWS", "FeatureExtractor", "isotropic", "planes", "windowed"]
+__all__ = [
+    "PLANES",
+    "WINDOWS",
+    "FeatureExtractor",
+    "fitted",
+    "isotropic",
+    "planes",
+    "windowed",
+]
 
 WINDOWS = {
     "lung": (-1350.0, 150.0),
@@ -110,6 +118,17 @@ def planes(image: Slices, count: int) -> Iterator[tuple[str, Slices]]:
         margin = (1 - CENTRE) / 2 * (length - 1)
         at = torch.linspace(margin, length - 1 - margin, count).round().long()
         yield plane, image.index_select(axis, at).movedim(axis, 0)
+
+
+def fitted(image: Slices, shape: tuple[int, int, int]) -> Float[Tensor, "_ _ _"]:
+    """Cut a volume to a shape, or fill it up with zeros, about its middle."""
+    for axis, length in enumerate(shape):
+        spare = image.shape[axis] - length
+        if spare > 0:
+            image = image.narrow(axis, spare // 2, length)
+    short = [length - side for length, side in zip(shape, image.shape, strict=True)]
+    around = [(less // 2, less - less // 2) for less in reversed(short)]
+    return pad(image, [side for pair in around for side in pair])
 
 
 def _resized(

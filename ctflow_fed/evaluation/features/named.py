@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ctflow_fed.errors import SettingsError
+from ctflow_fed.evaluation.features.ctclip import CTCLIPVolumes
 from ctflow_fed.evaluation.features.ctnet import CTNetVolumes
 from ctflow_fed.evaluation.features.embedded import HaarSlices, HaarVolumes
 from ctflow_fed.evaluation.features.extractor import FeatureExtractor
@@ -19,7 +20,7 @@ KINDS: dict[int, dict[str, Callable[[Path], FeatureExtractor]]] = {
         "imagenet": lambda weights: ResNetSlices(weights, "imagenet"),
         "inception": InceptionSlices,
     },
-    3: {"medicalnet": ResNetVolumes, "ctnet": CTNetVolumes},
+    3: {"medicalnet": ResNetVolumes, "ctnet": CTNetVolumes, "ctclip": CTCLIPVolumes},
 }
 """Those with weights of the user, by the axes of their images."""
 
@@ -29,8 +30,8 @@ def extractor_named(name: str, axes: Literal[2, 3]) -> FeatureExtractor:
 
     It is ``haar``, the embedded one, or a kind and a file of weights:
     ``radimagenet:FILE``, ``imagenet:FILE`` and ``inception:FILE`` for slices,
-    ``medicalnet:FILE`` and ``ctnet:FILE`` for volumes. Raises ``SettingsError`` for any
-    other.
+    ``medicalnet:FILE``, ``ctnet:FILE`` and ``ctclip:FILE`` for volumes. Raises
+    ``SettingsError`` for any other.
     """
     if name == "haar":
         return HaarSlices() if axes == 2 else HaarVolumes()
