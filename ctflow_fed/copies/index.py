@@ -31,7 +31,7 @@ from ctflow_fed.copies.signature import Signatures, nearest_of, signatures_of
 from ctflow_fed.errors import SettingsError, StoreError
 from ctflow_fed.files import write_private
 
-__all__ = ["CopyCheck", "CopyIndex"]
+__all__ = ["DEVIATIONS", "CopyCheck", "CopyIndex"]
 
 CANDIDATES = 16
 """Scans that a volume is compared with cell by cell."""
@@ -39,7 +39,7 @@ CANDIDATES = 16
 LEAST_PATIENTS = 8
 """With fewer patients nobody knows how alike two of them are."""
 
-DEVIATIONS = 2.5
+DEVIATIONS = 3.0
 """Above the mean of what the nearest of other patients are, an alarm is raised."""
 
 
@@ -109,7 +109,7 @@ class CopyIndex:
     def alarm(self) -> float:
         """What a volume must not exceed in likeness to any scan.
 
-        That is 2.5 standard deviations above the mean of ``own``, in units of Fisher's
+        That is 3 standard deviations above the mean of ``own``, in units of Fisher's
         transformation, in which correlations are as good as normal.
         """
         usual = self.own.clamp(-0.999, 0.999).atanh()

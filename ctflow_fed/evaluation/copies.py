@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctflow_fed.copies import CopyCheck, CopyIndex
+from ctflow_fed.copies.index import DEVIATIONS
 from ctflow_fed.copies.picture import Pictures, likeness
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.evaluation.figure import Figure, Verdict, not_measured
@@ -149,8 +150,9 @@ def _copies(checks: Sequence[CopyCheck], strangers: Sequence[CopyCheck]) -> Figu
         convention=f"at most {MOST:.0%}, and none more alike than {CERTAIN}",
         verdict=_passes(found.value <= MOST and not sure),
         method="largest normalised correlation with a scan over mirror images and "
-        f"moves above {checks[0].alarm:.3f}, which is 2.5 standard deviations above "
-        f"what patients are to one another; {sure} above {CERTAIN}",
+        f"moves above {checks[0].alarm:.3f}, which is {DEVIATIONS:g} standard "
+        "deviations above what patients are to one another; "
+        f"{sure} above {CERTAIN}",
     )
 
 
