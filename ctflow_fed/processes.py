@@ -10,11 +10,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ctflow_fed.errors import SettingsError
 
-__all__ = ["LOST", "Processes", "ThisProcess", "Worker", "time_limit"]
+__all__ = ["LOST", "Pool", "Processes", "ThisProcess", "Worker", "time_limit"]
 
 Worker = Callable[[Sequence[Any]], list[Any]]
 """Works on a batch and returns a result for each part of it."""
@@ -38,6 +38,17 @@ def time_limit(seconds: float) -> Iterator[None]:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Who does the work: this process, processes of this machine, or a Ray."""
+
+    def run(
+        self, make_worker: Callable[[], Worker], batches: Sequence[Sequence[Any]]
+    ) -> Iterator[tuple[Sequence[Any], list[Any]]]:
+        """Yield each batch with a result for each part of it, in any order."""
+        ...
 
 
 class ThisProcess:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ctflow_fed.cli.actors import actors
 from ctflow_fed.cli.evaluate_alignment import labels_of_set
 from ctflow_fed.cli.options import FOLDER, PATIENTS, TABLE
 from ctflow_fed.cli.results import result_options, show_results
@@ -59,6 +60,13 @@ __all__ = ["utility"]
     metavar="X Y Z",
 )
 @click.option("--seed", default=0, show_default=True)
+@click.option("--ray", is_flag=True, help="Train in the actors of a Ray.")
+@click.option("--address", help="With --ray, the cluster to join.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="With --ray, so many actors.  [default: one a core]",
+)
 @result_options
 def utility(
     real: Path,
@@ -75,6 +83,9 @@ def utility(
     repeats: int,
     grid: tuple[int, int, int],
     seed: int,
+    ray: bool,
+    address: str | None,
+    workers: int | None,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -90,6 +101,7 @@ def utility(
     from ctflow_fed.evaluation.scans import read_groups, read_patients, scans_of
     from ctflow_fed.evaluation.usefulness import measure_usefulness
 
+    elsewhere = actors(workers, ray, address)
     settings = UtilitySettings(shape=grid, steps=steps, repeats=repeats, seed=seed)
     known = read_patients(patients) if patients else None
     volumes, of_synth = labels_of_set(synth)
@@ -108,8 +120,9 @@ def utility(
         drawn,
         _items(tested),
         groups=read_groups(groups, tested.scans) if groups else {},
-        cache=out / "fits",
+        cache=out.absolute() / "fits",
         settings=settings,
+        elsewhere=elsewhere,
     )
     show_results(found, out, as_json)
 
@@ -117,7 +130,7 @@ def utility(
 def _items(labelled: "LabelledScans", *, synthetic: bool = False) -> "list[Item]":
     return [
         {
-            "image": str(scan.path),
+            "image": str(scan.path.absolute()),
             "label": label,
             "report": "",
             "synthetic": synthetic,

@@ -1,20 +1,19 @@
 """``ctflow intake``: scans and reports -> a store of latents."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctflow_fed.cli.actors import actors
 from ctflow_fed.cli.options import policy_options
-from ctflow_fed.errors import IncompleteError, SettingsError, StoreError
+from ctflow_fed.errors import IncompleteError, StoreError
 
 if TYPE_CHECKING:
-    from ctflow_fed.ct.intake import IntakeAccount, Pool, StudyOutcome
+    from ctflow_fed.ct.intake import IntakeAccount, StudyOutcome
     from ctflow_fed.ct.policy import IntakePolicy
     from ctflow_fed.ct.tables import Tables
-    from ctflow_fed.processes import Worker
+    from ctflow_fed.processes import Pool
 
 __all__ = ["command"]
 
@@ -144,7 +143,7 @@ def command(
     policy = _policy(policy_file, choices)
     device = device or _device_for(codec)
     settings = IntakeSettings(image_size, codec, encoder, policy, device)
-    pool = _pool(workers, ray, address)
+    pool = actors(workers, ray, address) or _pool(workers)
     account = intake(source, tables, out, settings, pool=pool, dry_run=dry_run)
     _show(account)
     if quality is not None:
@@ -176,46 +175,12 @@ def _policy(file: Path | None, choices: dict[str, str | None]) -> "IntakePolicy"
     return replace(policy, **made)
 
 
-def _pool(workers: int | None, ray: bool, address: str | None) -> "Pool":
-    """Return who reads and encodes."""
+def _pool(workers: int | None) -> "Pool":
+    """Return who of this machine reads and encodes."""
     from ctflow_fed.machine import cores
     from ctflow_fed.processes import Processes, ThisProcess
 
-    if address is not None and not ray:
-        raise SettingsError("--address is that of a Ray; add --ray")
-    if ray:
-        return _Actors(workers or cores(), address)
     return ThisProcess() if workers == 1 else Processes(workers or cores())
-
-
-class _Actors:
-    """The actors of a Ray, each with one entry after another."""
-
-    def __init__(self, workers: int, address: str | None) -> None:
-        from ctflow_fed.augment.pool import RayPool
-
-        self._pool = RayPool(workers, address)
-
-    def run(
-        self, make_worker: Callable[[], "Worker"], batches: Sequence[Sequence[Any]]
-    ) -> Iterator[tuple[Sequence[Any], list[Any]]]:
-        """Yield each batch with the results of its parts, in any order."""
-        return self._pool.run(partial(_Actor, make_worker), batches)
-
-
-class _Actor:
-    """Does all in one step: what is read of a study is written before the next."""
-
-    def __init__(self, make_worker: Callable[[], "Worker"]) -> None:
-        self._work = make_worker()
-
-    def draw(self, batch: Sequence[Any]) -> list[Any]:
-        """Work on a batch."""
-        return self._work(batch)
-
-    def write(self, _: Sequence[Any], done: list[Any]) -> list[Any]:
-        """Return what is done already."""
-        return done
 
 
 def _show(account: "IntakeAccount") -> None:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ from ctflow_fed.ct.store import LatentStore, StoreHeader
 from ctflow_fed.ct.table_files import TABLE_ENDINGS
 from ctflow_fed.ct.tables import Tables
 from ctflow_fed.errors import InputError, SettingsError, VolumeError
-from ctflow_fed.processes import LOST, ThisProcess, Worker
+from ctflow_fed.processes import LOST, Pool, ThisProcess, Worker
 
 __all__ = [
     "IntakeAccount",
@@ -38,17 +37,6 @@ TABLES = TABLE_ENDINGS | {".json", ".key", ".md", ".txt"}
 
 SECONDS = 600.0
 """What a worker may spend on a study; a thousand slices take about one minute."""
-
-
-@runtime_checkable
-class Pool(Protocol):
-    """Who looks at the entries: this process, processes of this machine, or a Ray."""
-
-    def run(
-        self, make_worker: Callable[[], Worker], batches: Sequence[Sequence[Any]]
-    ) -> Iterator[tuple[Sequence[Any], list[Any]]]:
-        """Yield each batch with a result for each part of it, in any order."""
-        ...
 
 
 def intake(

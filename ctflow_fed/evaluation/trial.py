@@ -1,13 +1,16 @@
 """What is trained and tested: the items, the held-out studies, a fit for each arm."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
+from ctflow_fed import processes
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.evaluation.arms import STRENGTHS, Places
 from ctflow_fed.evaluation.classifier import RESNET, Classifier, Recipe, fit_and_score
@@ -24,9 +27,24 @@ from ctflow_fed.evaluation.volumes import (
 from ctflow_fed.machine import one_thread_each
 from ctflow_fed.seeds import derive_seed
 
-__all__ = ["Fits", "HeldOut", "Pool", "held_out_of", "refuse_leaks", "score_arms"]
+__all__ = [
+    "Fits",
+    "Fitter",
+    "HeldOut",
+    "Pool",
+    "fit_elsewhere",
+    "held_out_of",
+    "jobs_of",
+    "refuse_leaks",
+    "score_arms",
+]
 
 TestScores = Float64[np.ndarray, "tested findings"]
+
+Job = tuple[str, int]
+"""An arm, and which of its trainings."""
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,60 +121,98 @@ def held_out_of(items: Sequence[Item], settings: UtilitySettings) -> HeldOut:
     return HeldOut(volumes, truth[:, scored], scored, draws)
 
 
-def score_arms(
-    arms: Mapping[str, Places],
-    pool: Pool,
-    test: HeldOut,
-    settings: UtilitySettings,
-    fits: Fits | None = None,
-) -> dict[str, Scores]:
-    """Train every arm once a repeat and score the test.
+@dataclass(frozen=True, eq=False)
+class Fitter:
+    """Trains the classifiers of a trial and lets each score the test.
 
     Each repeat has its own first weights and draws, the same for every arm. With
     ``fits`` what was trained once is read.
     """
-    jobs = [(name, repeat) for name in arms for repeat in range(settings.repeats)]
 
-    def work(job: tuple[str, int]) -> TestScores:
-        name, repeat = job
+    arms: Mapping[str, Places]
+    pool: Pool
+    test: HeldOut
+    settings: UtilitySettings
+    fits: Fits | None = None
+
+    @classmethod
+    def of(
+        cls,
+        arms: Mapping[str, Places],
+        items: Sequence[Item],
+        real: int,
+        test: Sequence[Item],
+        settings: UtilitySettings,
+        fits: Fits | None = None,
+    ) -> "Fitter":
+        """Read what is trained and tested on, in whichever process that is to be."""
+        tested = held_out_of(test, settings)
+        return cls(arms, Pool.of(items, real, settings), tested, settings, fits)
+
+    def __call__(self, jobs: Sequence[Job]) -> list[TestScores]:
+        """Train the classifier of each job, one after the other."""
+        return [self.scores(job) for job in jobs]
+
+    def scores(self, job: Job) -> TestScores:
+        """Train one arm once; return what its classifier says of the test."""
+        arm, repeat = job
         recipe = Recipe(
-            steps=settings.steps,
-            batch=settings.batch,
-            learning_rate=settings.learning_rate,
-            seed=derive_seed("arm", settings.seed, repeat),
-            strength=STRENGTHS.get(name, 1),
+            steps=self.settings.steps,
+            batch=self.settings.batch,
+            learning_rate=self.settings.learning_rate,
+            seed=derive_seed("arm", self.settings.seed, repeat),
+            strength=STRENGTHS.get(arm, 1),
         )
-        return _fit(arms[name], pool, test, recipe, fits)
+        places = self.arms[arm]
+        if self.fits is None:
+            return self._fitted(places, recipe, RESNET)
+        classifier = self.fits.classifier
+        told = [classifier.name, places.tolist(), asdict(recipe)]
+        kept = self.fits.cache.get(
+            ["fit", 1, self.fits.identity, *told],
+            lambda: {
+                "scores": torch.from_numpy(self._fitted(places, recipe, classifier))
+            },
+        )
+        scores: np.ndarray = kept["scores"].numpy()
+        return scores
 
+    def _fitted(
+        self, places: Places, recipe: Recipe, classifier: Classifier
+    ) -> TestScores:
+        volumes, labels = self.pool.volumes[places], self.pool.labels[places]
+        return fit_and_score(volumes, labels, self.test.volumes, recipe, classifier)
+
+
+def jobs_of(arms: Iterable[str], settings: UtilitySettings) -> list[Job]:
+    """Return every arm with every repeat."""
+    return [(name, repeat) for name in arms for repeat in range(settings.repeats)]
+
+
+def score_arms(fitter: Fitter) -> dict[str, Scores]:
+    """Train every arm once a repeat, side by side, and score the test."""
+    jobs = jobs_of(fitter.arms, fitter.settings)
     with one_thread_each() as executor:
-        done = tqdm(
-            executor.map(work, jobs),
-            total=len(jobs),
-            desc="classifiers",
-            unit="fit",
-            disable=None,
-        )
-        tables = dict(zip(jobs, done, strict=True))
+        done = executor.map(fitter.scores, jobs)
+        tables = dict(zip(jobs, _counted(done, len(jobs)), strict=True))
     return {
-        name: np.stack([tables[name, repeat] for repeat in range(settings.repeats)])[
-            :, :, test.scored
+        name: np.stack([tables[job] for job in jobs if job[0] == name])[
+            :, :, fitter.test.scored
         ]
-        for name in arms
+        for name in fitter.arms
     }
 
 
-def _fit(
-    places: Places, pool: Pool, test: HeldOut, recipe: Recipe, fits: Fits | None
-) -> TestScores:
-    def fitted() -> TestScores:
-        classifier = RESNET if fits is None else fits.classifier
-        volumes, labels = pool.volumes[places], pool.labels[places]
-        return fit_and_score(volumes, labels, test.volumes, recipe, classifier)
+def fit_elsewhere(
+    pool: processes.Pool, make_fitter: Callable[[], Fitter], jobs: Sequence[Job]
+) -> None:
+    """Train by the workers of a pool, who keep the fits where `score_arms` finds them.
 
-    if fits is None:
-        return fitted()
-    told = [fits.classifier.name, places.tolist(), asdict(recipe)]
-    key = ["fit", 1, fits.identity, *told]
-    kept = fits.cache.get(key, lambda: {"scores": torch.from_numpy(fitted())})
-    scores: np.ndarray = kept["scores"].numpy()
-    return scores
+    What was lost with a worker it trains itself.
+    """
+    done = pool.run(make_fitter, [(job,) for job in jobs])
+    deque(_counted(done, len(jobs)), maxlen=0)
+
+
+def _counted(done: Iterable[Done], count: int) -> Iterator[Done]:
+    yield from tqdm(done, "classifiers", count, unit="fit", disable=None)

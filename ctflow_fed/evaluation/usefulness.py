@@ -8,6 +8,7 @@ table names is asked whether it loses.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,15 @@ from ctflow_fed.evaluation.scores import (
 from ctflow_fed.evaluation.significance import delong, holm
 from ctflow_fed.evaluation.trial import (
     Fits,
-    Pool,
-    held_out_of,
+    Fitter,
+    fit_elsewhere,
+    jobs_of,
     refuse_leaks,
     score_arms,
 )
-from ctflow_fed.evaluation.volumes import Item
+from ctflow_fed.evaluation.volumes import Item, labels_of_items
 from ctflow_fed.files import digest_of, sha256_of
+from ctflow_fed.processes import Pool
 
 __all__ = ["Trial", "calibration_error", "measure_usefulness", "trial_figures"]
 
@@ -90,11 +93,13 @@ def measure_usefulness(
     cache: Path,
     settings: UtilitySettings,
     classifier: Classifier = RESNET,
+    elsewhere: Pool | None = None,
 ) -> Evaluation:
     """Train five arms, equally long, and test them on ``test``.
 
     ``classifier`` may be one's own. Fits stay in ``cache``, so the same call goes on.
-    Raises as `measure_utility`.
+    They may be made ``elsewhere``, by workers that see the same folders. Raises as
+    `measure_utility`.
     """
     if not (real and synthetic and test):
         raise SettingsError(
@@ -103,20 +108,22 @@ def measure_usefulness(
         )
     items = [*real, *synthetic]
     refuse_leaks(items, test)
-    held_out = held_out_of(test, settings)
-    pool = Pool.of(items, len(real), settings)
+    labels = labels_of_items(items)
     identity = [sha256_of(Path(item["image"])) for item in (*items, *test)]
     fits = Fits(
         FeatureCache(cache),
-        digest_of([identity, pool.labels.tolist(), settings.shape]),
+        digest_of([identity, labels.tolist(), settings.shape]),
         classifier,
     )
-    arms = arms_of(pool.labels, len(real), seed=settings.seed)
-    scores = score_arms(arms, pool, held_out, settings, fits)
+    arms = arms_of(labels, len(real), seed=settings.seed)
+    make_fitter = partial(Fitter.of, arms, items, len(real), test, settings, fits)
+    if elsewhere is not None:
+        fit_elsewhere(elsewhere, make_fitter, jobs_of(arms, settings))
+    fitter = make_fitter()
     trial = Trial(
-        scores=scores,
-        truth=held_out.truth,
-        findings=[FINDINGS[place] for place in held_out.scored],
+        scores=score_arms(fitter),
+        truth=fitter.test.truth,
+        findings=[FINDINGS[place] for place in fitter.test.scored],
         patients=[str(item.get("patient", item["sample_id"])) for item in test],
         groups=groups,
         settings=settings,

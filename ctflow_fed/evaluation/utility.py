@@ -31,9 +31,9 @@ from ctflow_fed.evaluation.scores import (
     resampled_auroc,
 )
 from ctflow_fed.evaluation.trial import (
+    Fitter,
     HeldOut,
     Pool,
-    held_out_of,
     refuse_leaks,
     score_arms,
 )
@@ -63,11 +63,11 @@ def measure_utility(
         )
     items = [*real, *synthetic]
     refuse_leaks(items, test)
-    tested = held_out_of(test, settings)
-    pool = Pool.of(items, len(real), settings)
-    every = arms_of(pool.labels, len(real), seed=settings.seed)
+    every = arms_of(labels_of_items(items), len(real), seed=settings.seed)
     arms = {name: every[name] for name in ARMS}
-    scores = score_arms(arms, pool, tested, settings)
+    fitter = Fitter.of(arms, items, len(real), test, settings)
+    pool, tested = fitter.pool, fitter.test
+    scores = score_arms(fitter)
     results = {
         name: _arm_result(name, arms[name], pool, tested, scores[name]) for name in ARMS
     }

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 from ctflow_fed.cli import cli
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import MismatchError, ReportTableError
+from ctflow_fed.errors import MismatchError, ReportTableError, SettingsError
+from ctflow_fed.processes import LOST
 
 
 @pytest.fixture
@@ -30,13 +33,17 @@ def sets(studies, tmp_path):
     return folders
 
 
-def run(sets, *options, test="test"):
+def command(sets, *options, test="test"):
     root = sets["real"].parent
     folders = sets["real"], sets["synth"], sets[test]
     tables = ("--labels", root / "labels.csv", "--synth-labels", root / "labels.csv")
     quick = ("--steps", 2, "--repeats", 1, "--grid", 16, 16, 16)
-    command = ("evaluate", "utility", *folders, *tables, *quick, *options)
-    return CliRunner().invoke(cli, [str(a) for a in (*command, "--out", root / "out")])
+    words = ("evaluate", "utility", *folders, *tables, *quick, *options)
+    return [str(each) for each in (*words, "--out", root / "out")]
+
+
+def run(sets, *options, test="test"):
+    return CliRunner().invoke(cli, command(sets, *options, test=test))
 
 
 def test_the_command_goes_on_with_the_fits_that_are_there(sets):
@@ -88,3 +95,48 @@ def test_a_test_of_the_same_file_names_has_a_table_of_its_own(sets):
     assert found.exit_code == 0, found.output
     made = json.loads((root / "out" / "utility.json").read_text())["made"]
     assert (made["real"], made["test"]) == (8, 12)
+
+
+def test_workers_elsewhere_give_the_figures_of_this_process(sets, monkeypatch):
+    root = sets["real"].parent
+    said = []
+    for options in ((), ("--ray", "--workers", 2)):
+        monkeypatch.setattr("ctflow_fed.cli.actors._Actors", Lossy)
+        assert run(sets, *options).exit_code == 0
+        said.append(json.loads((root / "out" / "utility.json").read_text()))
+        fits = list((root / "out" / "fits").iterdir())
+        assert len(fits) == 5
+        for path in fits:
+            path.unlink()
+
+    assert said[0] == said[1]
+
+
+class Lossy:
+    """Workers of which the one that has the second part is lost."""
+
+    def __init__(self, workers, address):
+        assert (workers, address) == (2, None)
+
+    def run(self, make_worker, batches):
+        worker = make_worker()
+        for number, batch in enumerate(batches):
+            yield batch, [LOST] if number == 1 else worker(batch)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_command_trains_in_the_actors_of_a_ray(sets):
+    root = sets["real"].parent
+    words = [sys.executable, "-m", "ctflow_fed", *command(sets, "--ray")]
+
+    subprocess.run(words, check=True, capture_output=True)
+
+    assert len(list((root / "out" / "fits").iterdir())) == 5
+
+
+def test_an_address_without_a_ray_is_refused(sets):
+    result = run(sets, "--address", "ray://head:10001")
+
+    assert isinstance(result.exception, SettingsError)
+    assert "add --ray" in str(result.exception)
