@@ -20,6 +20,14 @@ __all__ = ["drift"]
     type=PACKAGE,
     help="Draw with it, a package or base, in place of the volumes in DRAWN.",
 )
+@click.option(
+    "--organs",
+    type=FOLDER,
+    nargs=2,
+    metavar="REAL_MAPS DRAWN_MAPS",
+    help="Organs of real and of drawn volumes, each a number, as NIfTI maps by any "
+    "segmenter; their order is compared.",
+)
 @click.option("--adapter", type=FOLDER, help="An adapter made for the model.")
 @click.option(
     "--length",
@@ -46,6 +54,7 @@ def drift(
     real: Path,
     drawn: Path | None,
     model: Path | None,
+    organs: tuple[Path, Path] | None,
     adapter: Path | None,
     lengths: tuple[int, ...],
     modes: tuple[str, ...],
@@ -73,10 +82,17 @@ def drift(
         raise click.UsageError("expected either DRAWN or --model, got both or neither")
     known = scans_of(real)
     if model is None:
-        sets = [Drawn("", scans_of(drawn))] if drawn else []
+        maps = scans_of(organs[1]) if organs else []
+        sets = [Drawn("", scans_of(drawn), organs=maps)] if drawn else []
     else:
         chosen = ModeSettings(lengths=lengths, modes=modes, seeds=seeds, seed=seed)
         sampler = open_sampler(model, adapter, **settings)
         sets = draw_modes(sampler, known, prompts_of(), out / "drawn", chosen)
-    found = measure_drift(known, sets, out / "features", seed=seed)
+    found = measure_drift(
+        known,
+        sets,
+        out / "features",
+        organs=scans_of(organs[0]) if organs else (),
+        seed=seed,
+    )
     show_results(found, out, as_json)

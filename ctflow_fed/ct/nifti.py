@@ -21,7 +21,7 @@ from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.files import write_bytes
 from ctflow_fed.shapes import HU, Affine
 
-__all__ = ["description_of", "read_nifti", "write_nifti"]
+__all__ = ["description_of", "read_map", "read_nifti", "write_nifti"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -57,6 +57,20 @@ def read_nifti(path: Path, acquisition: Acquisition | None = None) -> CTVolume:
         VolumeError: for what is no single regular volume in HU and millimetres, with
             one orientation; the sentence does not name the file.
     """
+    volume = _read(path, acquisition)
+    if acquisition is not None:
+        volume = acquisition.in_hounsfield(volume)
+    refuse_other_than_hounsfield(volume)
+    return volume
+
+
+def read_map(path: Path) -> CTVolume:
+    """Read a file of whole numbers that name voxels; otherwise as `read_nifti`."""
+    return _read(path, None)
+
+
+def _read(path: Path, acquisition: Acquisition | None) -> CTVolume:
+    """Read a file in canonical order, whatever its numbers mean."""
     broken = VolumeError(
         "expected a NIfTI file (.nii or .nii.gz), got one that is missing, broken or "
         "of another kind; export the volume again"
@@ -80,9 +94,6 @@ def read_nifti(path: Path, acquisition: Acquisition | None = None) -> CTVolume:
             "expected a volume of at least two slices, got a single one; export the "
             "complete series"
         )
-    if acquisition is not None:
-        volume = acquisition.in_hounsfield(volume)
-    refuse_other_than_hounsfield(volume)
     return volume
 
 

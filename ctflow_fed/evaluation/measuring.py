@@ -104,6 +104,8 @@ def measure_each(
     key: list[object],
     *,
     told: str,
+    read: Callable[[Scan], CTVolume] = Scan.read,
+    expected: str = "CT in HU",
 ) -> list[Measured]:
     """Measure volumes side by side, or take from the cache what ``key`` gave of them.
 
@@ -112,7 +114,7 @@ def measure_each(
 
     def work(scan: Scan) -> Measured | None:
         try:
-            return cache.get([scan.digest, *key], lambda: measure(scan.read()))
+            return cache.get([scan.digest, *key], lambda: measure(read(scan)))
         except VolumeError:
             return None
 
@@ -123,7 +125,7 @@ def measure_each(
     unread = len(scans) - len(rows)
     if unread:
         raise VolumeError(
-            f"expected CT in HU as NIfTI, got {unread} of {len(scans)} files that "
+            f"expected {expected} as NIfTI, got {unread} of {len(scans)} files that "
             "cannot be read as such; remove them, or export them again"
         )
     return rows

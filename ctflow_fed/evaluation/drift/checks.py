@@ -47,7 +47,7 @@ def checks_of(
     part: str,
     comparable: bool,
 ) -> Iterator[Figure]:
-    """Yield D1 to D9, but for D8.
+    """Yield D1 to D9, but for D7 and D8.
 
     Where ``comparable`` is false, real slices lie farther apart than drawn ones, and
     what compares neighbours with real neighbours is not measured.
@@ -65,12 +65,6 @@ def checks_of(
         yield _in_band(
             f"tilt_{name}", part, drawn, real, _slope(name), told, (0.025, 0.975)
         )
-    yield not_measured(
-        "anatomy_order",
-        part,
-        "no organ out of order",
-        "it needs a segmentation of organs, and none is built in",
-    )
 
 
 def ending_checks(

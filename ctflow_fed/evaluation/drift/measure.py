@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.drift.checks import Profile, checks_of, ending_checks
+from ctflow_fed.evaluation.drift.order import order_figure
 from ctflow_fed.evaluation.drift.profile import BLOCKS, alike, profile_of
 from ctflow_fed.evaluation.features import FeatureCache
 from ctflow_fed.evaluation.figure import Evaluation, Figure, not_measured
@@ -31,12 +32,14 @@ class Drawn:
         scans: The files; none where ``reason`` says why.
         asked: The slices that were asked for, if that is known.
         reason: Why there are none.
+        organs: Maps of the organs in them, if there are any.
     """
 
     part: str
     scans: Sequence[Scan]
     asked: int | None = None
     reason: str = ""
+    organs: Sequence[Scan] = ()
 
 
 def measure_drift(
@@ -44,10 +47,14 @@ def measure_drift(
     sets: Sequence[Drawn],
     cache: Path,
     *,
+    organs: Sequence[Scan] = (),
     splits: int = 50,
     seed: int = 0,
 ) -> Evaluation:
     """Follow drawn volumes from below to above, beside real ones.
+
+    ``organs`` are maps of organs of real volumes, of which those in ``real`` need be
+    none.
 
     A set that was drawn here and has fewer than four volumes is not measured. Raises
     ``SettingsError`` for a folder with fewer, ``VolumeError`` where some volumes cannot
@@ -56,7 +63,7 @@ def measure_drift(
     kept = FeatureCache(cache)
     figures: list[Figure] = []
     for each in tqdm(sets, desc="drift", unit="set", disable=None):
-        figures += _figures(real, each, kept, splits, seed)
+        figures += _figures(real, organs, each, kept, splits, seed)
     made: dict[str, object] = {
         "real": len(real),
         "sets": {each.part or "folder": len(each.scans) for each in sets},
@@ -67,7 +74,12 @@ def measure_drift(
 
 
 def _figures(
-    real: Sequence[Scan], drawn: Drawn, cache: FeatureCache, splits: int, seed: int
+    real: Sequence[Scan],
+    organs: Sequence[Scan],
+    drawn: Drawn,
+    cache: FeatureCache,
+    splits: int,
+    seed: int,
 ) -> list[Figure]:
     if drawn.asked is not None and len(drawn.scans) < LEAST_PATIENTS:
         reason = drawn.reason or f"fewer than {LEAST_PATIENTS} volumes could be drawn"
@@ -88,6 +100,7 @@ def _figures(
     comparable = real_mm <= COARSER * slice_mm
     return [
         *checks_of(ours, theirs, halves, part=drawn.part, comparable=comparable),
+        order_figure(drawn.organs, organs, drawn.part, cache),
         *ending_checks(ours, drawn.part, drawn.asked),
     ]
 

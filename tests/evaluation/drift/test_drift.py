@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ctflow_fed.cli import cli
 from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.volume import CTVolume
-from ctflow_fed.errors import SettingsError
+from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.evaluation.drift import Drawn, measure_drift
 from ctflow_fed.evaluation.drift.profile import (
     alike,
@@ -200,6 +200,54 @@ def test_finer_real_volumes_are_thinned_and_coarser_ones_are_not_compared(tmp_pa
     )
     verdicts = {figure.name: figure.verdict for figure in found.figures}
     assert verdicts["frozen"] == verdicts["seam_ncc"] == "not measured"
+
+
+def order(tmp_path, *, upside_down):
+    """Return the figure of maps of organs, of which drawn ones may be turned."""
+    for number in range(6):
+        organs = np.zeros((SLICES, SIDE, SIDE), np.int16)
+        for organ, start in ((7, 0), (50, 20), (51, 40)):
+            organs[start + number : start + number + 20] = organ
+        for folder, turned in (("real", False), ("drawn", upside_down and number == 2)):
+            volume = CTVolume(
+                organs[::-1].copy() if turned else organs, chest(0).affine
+            )
+            write_nifti(volume, tmp_path / f"{folder}-maps" / f"{number}.nii.gz")
+        write_nifti(chest(number), tmp_path / "scans" / f"{number}.nii.gz")
+    maps = [str(tmp_path / f"{name}-maps") for name in ("real", "drawn")]
+    scans, out = str(tmp_path / "scans"), str(tmp_path / "out")
+    words = ["evaluate", "drift", scans, scans, "--organs", *maps, "--out", out]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    figures = json.loads((tmp_path / "out" / "drift.json").read_text())["figures"]
+    return next(each for each in figures if each["name"] == "anatomy_order")
+
+
+def test_organs_in_the_order_of_real_ones_pass(tmp_path):
+    found = order(tmp_path, upside_down=False)
+
+    assert found["verdict"] == "pass"
+    assert "3 pairs" in found["method"]
+
+
+def test_an_organ_that_is_out_of_order_fails(tmp_path):
+    found = order(tmp_path, upside_down=True)
+
+    assert found["verdict"] == "fail"
+    assert found["value"]["value"] == pytest.approx(1 / 6)
+
+
+def test_maps_of_other_numbers_are_refused(tmp_path):
+    scans = tmp_path / "scans"
+    for number in range(4):
+        write_nifti(chest(number), scans / f"{number}.nii.gz")
+    words = ["evaluate", "drift", scans, scans, "--organs", scans, scans]
+
+    result = CliRunner().invoke(
+        cli, [str(a) for a in (*words, "--out", tmp_path / "o")]
+    )
+
+    assert isinstance(result.exception, VolumeError)
+    assert "maps of organs by numbers below 256" in str(result.exception)
 
 
 def test_without_copies_at_its_end_a_volume_keeps_its_slices():
