@@ -20,4 +20,5 @@ def flower_environment(server: Path) -> dict[str, str]:
         "NO_PROXY": f"127.0.0.1,localhost,{known.get('NO_PROXY', '')}",
         "FLWR_HOME": str(server / "flower"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # a program starts without delay
     }

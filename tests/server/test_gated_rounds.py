@@ -61,7 +61,7 @@ def stores(haar_store, tmp_path):
 @pytest.fixture
 def grid(direct_grid, gated, stores, tmp_path, monkeypatch):
     """Three sites with the kits of a consortium and the strictest of policies."""
-    monkeypatch.setattr("ctflow_fed.deployment.site.connection.NEXT_SECONDS", 0.0)
+    monkeypatch.setattr("ctflow_fed.deployment.site.connection.IDLE_SECONDS", 0.0)
     provision(Consortium("lung", "localhost", 443, SITES), tmp_path / "lung")
     base = load_package(tmp_path / "base").digest
     changes = {

@@ -316,7 +316,7 @@ def never(message, context):
 def test_what_a_hostile_server_asks_is_refused_and_in_the_audit_log(
     direct_grid, gated, site, monkeypatch, kind
 ):
-    monkeypatch.setattr("ctflow_fed.deployment.site.connection.NEXT_SECONDS", 0.0)
+    monkeypatch.setattr("ctflow_fed.deployment.site.connection.IDLE_SECONDS", 0.0)
     gate = gated(site, never)
     for message_type, content in QUESTIONS[kind]:
         ask(direct_grid, gate, message_type, content)
@@ -330,7 +330,7 @@ def test_what_a_hostile_server_asks_is_refused_and_in_the_audit_log(
 def test_a_bundle_that_nobody_approved_or_that_was_changed_runs_nowhere(
     direct_grid, gated, site, monkeypatch
 ):
-    monkeypatch.setattr("ctflow_fed.deployment.site.connection.NEXT_SECONDS", 0.0)
+    monkeypatch.setattr("ctflow_fed.deployment.site.connection.IDLE_SECONDS", 0.0)
     ask(direct_grid, gated(site, never, b"other programs"), "query", {})
     gate = gated(site, never)
     (site.kit / "approved").write_text("")
@@ -344,7 +344,7 @@ def test_a_bundle_that_nobody_approved_or_that_was_changed_runs_nowhere(
 def test_a_message_that_is_too_large_is_refused_before_it_is_whole(
     direct_grid, gated, site, monkeypatch
 ):
-    monkeypatch.setattr("ctflow_fed.deployment.site.connection.NEXT_SECONDS", 0.0)
+    monkeypatch.setattr("ctflow_fed.deployment.site.connection.IDLE_SECONDS", 0.0)
     small = replace(site, policy=replace(site.policy, megabytes=0.1))
     flood = ConfigRecord({"x": b"0" * 10**6})
     ask(direct_grid, gated(small, never), "train", {**order(), "more": flood})

@@ -8,6 +8,7 @@ written anew. What is refused is answered with the reason; the SuperNode never s
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -50,7 +51,9 @@ from ctflow_fed.federation import (
 
 __all__ = ["GatedConnection"]
 
-NEXT_SECONDS, POLL_SECONDS = 3.0, 0.2  # for the next step of a secure round
+SOON_SECONDS, IDLE_SECONDS = 0.2, 3.0
+"""The shortest pause before it is asked again for a question, and Flower's own."""
+
 ERROR_TEXT = "the site could not answer; its own log has more"
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class GatedConnection:
         self._flower, self._site = flower, site
         self._question: Question | None = None
         self._answer: Answer | None = None
+        self._answered = -math.inf
         self._lock = threading.Lock()
         self._runs: dict[int, tuple[Run, Fab, str]] = {}
 
@@ -82,19 +86,19 @@ class GatedConnection:
     def receive(self) -> tuple[Message, ObjectTree] | None:
         """Return a question that may pass; answer or refuse others here.
 
-        The steps of a secure round follow one another, faster than Flower would ask.
+        After an answer the next question comes soon: a pause is a tenth of what has
+        been waited, until it is as long as Flower's.
         """
-        end = time.monotonic()
         while True:
             received = self._flower.receive()
-            if received is not None:
-                if self._lets_in(*received):
-                    return received
-                end = time.monotonic() + NEXT_SECONDS
-            elif time.monotonic() >= end:
-                return None
-            else:
-                time.sleep(POLL_SECONDS)
+            if received is not None and self._lets_in(*received):
+                return received
+            waited = time.monotonic() - self._answered
+            pause = max(SOON_SECONDS, waited / 10)
+            if received is None:
+                if pause > IDLE_SECONDS:
+                    return None
+                time.sleep(pause)
 
     def _lets_in(self, message: Message, tree: ObjectTree) -> bool:
         """Tell whether a question is for the SuperNode; answer it otherwise."""
@@ -293,6 +297,7 @@ class GatedConnection:
         for identity, content in dispatch.objects.items():
             if identity in wanted:
                 self._flower.push_object(run_id, session, identity, content)
+        self._answered = time.monotonic()
 
     def _record(
         self,
