@@ -8,6 +8,7 @@ import click
 from ctflow_fed.cli.drawing import open_sampler, sampler_options
 from ctflow_fed.cli.options import FOLDER, PACKAGE
 from ctflow_fed.cli.results import result_options, show_results
+from ctflow_fed.errors import SettingsError
 
 __all__ = ["drift"]
 
@@ -80,10 +81,18 @@ def drift(
 
     if (drawn is None) == (model is None):
         raise click.UsageError("expected either DRAWN or --model, got both or neither")
+    if organs and drawn is None:
+        raise click.UsageError("--organs are those of the volumes in DRAWN")
+    maps = [scans_of(folder) for folder in organs or ()]
+    if organs and not all(maps):
+        raise SettingsError(
+            "expected NIfTI maps of organs in both folders, got none in one of them; "
+            "name the folders of the maps"
+        )
     known = scans_of(real)
     if model is None:
-        maps = scans_of(organs[1]) if organs else []
-        sets = [Drawn("", scans_of(drawn), organs=maps)] if drawn else []
+        own = maps[1] if maps else []
+        sets = [Drawn("", scans_of(drawn), organs=own)] if drawn else []
     else:
         chosen = ModeSettings(lengths=lengths, modes=modes, seeds=seeds, seed=seed)
         sampler = open_sampler(model, adapter, **settings)
@@ -92,7 +101,7 @@ def drift(
         known,
         sets,
         out / "features",
-        organs=scans_of(organs[0]) if organs else (),
+        organs=maps[0] if maps else (),
         seed=seed,
     )
     show_results(found, out, as_json)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ctflow_fed.cli.options import FOLDER
+from ctflow_fed.cli.options import FOLDER, PATIENTS
 from ctflow_fed.cli.results import result_options, show_results
 from ctflow_fed.cli.told import report_options, told_scans, told_volumes
 
@@ -22,6 +22,7 @@ __all__ = ["nearness"]
     help="CT-CLIP: config.json and vocab.txt of CXR-BERT, and the whole checkpoint as "
     "model.safetensors.",
 )
+@PATIENTS
 @click.option("--seed", default=0, show_default=True)
 @result_options
 def nearness(
@@ -30,6 +31,7 @@ def nearness(
     reports: Path,
     synth_reports: Path | None,
     ctclip: Path,
+    patients: Path | None,
     seed: int,
     out: Path,
     as_json: bool,
@@ -42,10 +44,10 @@ def nearness(
     from ctflow_fed.evaluation.nearness import measure_nearness
 
     found = measure_nearness(
-        told_scans(real, reports),
+        told_scans(real, reports, patients),
         told_volumes(synth, synth_reports),
         ctclip=ctclip,
         cache=out / "features",
         seed=seed,
     )
-    show_results(found, out, as_json)
+    show_results(found, out, as_json, "nearness")

@@ -61,4 +61,4 @@ def answers(
 
     figures = study_figures(read_key(folder / "key.json"), sheets, seed=seed)
     made = {"readers": len(sheets), "settings": {"seed": seed}}
-    show_results(Evaluation("alignment", figures, made), out, as_json)
+    show_results(Evaluation("alignment", figures, made), out, as_json, "answers")

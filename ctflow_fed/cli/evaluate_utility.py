@@ -9,6 +9,7 @@ from ctflow_fed.cli.actors import actors
 from ctflow_fed.cli.evaluate_alignment import labels_of_set
 from ctflow_fed.cli.options import FOLDER, PATIENTS, TABLE
 from ctflow_fed.cli.results import result_options, show_results
+from ctflow_fed.errors import SettingsError
 
 if TYPE_CHECKING:
     from ctflow_fed.evaluation import Item
@@ -60,12 +61,16 @@ __all__ = ["utility"]
     metavar="X Y Z",
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--ray", is_flag=True, help="Train in the actors of a Ray.")
+@click.option(
+    "--ray",
+    is_flag=True,
+    help="Train in the actors of a Ray, each of which holds all volumes.",
+)
 @click.option("--address", help="With --ray, the cluster to join.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="With --ray, so many actors.  [default: one a core]",
+    help="With --ray, so many actors.  [default: one a core of this machine]",
 )
 @result_options
 def utility(
@@ -101,6 +106,8 @@ def utility(
     from ctflow_fed.evaluation.scans import read_groups, read_patients, scans_of
     from ctflow_fed.evaluation.usefulness import measure_usefulness
 
+    if workers is not None and not ray:
+        raise SettingsError("--workers are those of a Ray; add --ray")
     elsewhere = actors(workers, ray, address)
     settings = UtilitySettings(shape=grid, steps=steps, repeats=repeats, seed=seed)
     known = read_patients(patients) if patients else None
@@ -120,7 +127,7 @@ def utility(
         drawn,
         _items(tested),
         groups=read_groups(groups, tested.scans) if groups else {},
-        cache=out.absolute() / "fits",
+        cache=out / "fits",
         settings=settings,
         elsewhere=elsewhere,
     )

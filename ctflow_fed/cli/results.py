@@ -29,9 +29,9 @@ def result_options(function: Function) -> Function:
     return out(as_json(function))
 
 
-def show_results(found: "Evaluation", out: Path, as_json: bool) -> None:
-    """Write the results and print them, worst last."""
-    found.save(out / f"{found.kind}.json")
+def show_results(found: "Evaluation", out: Path, as_json: bool, name: str = "") -> None:
+    """Write the results, under their kind or a ``name``, and print them, worst last."""
+    found.save(out / f"{name or found.kind}.json")
     if as_json:
         click.echo(json.dumps(found.to_json(), sort_keys=True, allow_nan=False))
         return

@@ -33,13 +33,18 @@ def report_options(function: Function) -> Function:
     return of_real(of_synth(function))
 
 
-def told_scans(folder: Path, table: Path) -> "list[tuple[Scan, str]]":
-    """Return the volumes of a folder that a table has a report of, with it."""
+def told_scans(
+    folder: Path, table: Path, patients: Path | None = None
+) -> "list[tuple[Scan, str]]":
+    """Return the volumes of a folder that a table has a report of, with it.
+
+    Another table may name their ``patients``.
+    """
     from ctflow_fed.ct.report_table import read_reports
 
     reports = read_reports(table).items()
     known = {name: report.text for name, report in reports if not report.problem}
-    return _told(folder, known)
+    return _told(folder, known, patients)
 
 
 def told_volumes(folder: Path, table: Path | None) -> "list[tuple[Scan, str]]":
@@ -58,9 +63,14 @@ def told_volumes(folder: Path, table: Path | None) -> "list[tuple[Scan, str]]":
     )
 
 
-def _told(folder: Path, texts: Mapping[str, str]) -> "list[tuple[Scan, str]]":
-    from ctflow_fed.evaluation.scans import scans_of
+def _told(
+    folder: Path, texts: Mapping[str, str], patients: Path | None = None
+) -> "list[tuple[Scan, str]]":
+    from ctflow_fed.evaluation.scans import read_patients, scans_of
 
+    whose = read_patients(patients) if patients else None
     return [
-        (scan, texts[scan.name]) for scan in scans_of(folder) if texts.get(scan.name)
+        (scan, texts[scan.name])
+        for scan in scans_of(folder, whose)
+        if texts.get(scan.name)
     ]

@@ -66,10 +66,12 @@ def read_nifti(path: Path, acquisition: Acquisition | None = None) -> CTVolume:
 
 def read_map(path: Path) -> CTVolume:
     """Read a file of whole numbers that name voxels; otherwise as `read_nifti`."""
-    return _read(path, None)
+    return _read(path, None, whole=True)
 
 
-def _read(path: Path, acquisition: Acquisition | None) -> CTVolume:
+def _read(
+    path: Path, acquisition: Acquisition | None, *, whole: bool = False
+) -> CTVolume:
     """Read a file in canonical order, whatever its numbers mean."""
     broken = VolumeError(
         "expected a NIfTI file (.nii or .nii.gz), got one that is missing, broken or "
@@ -88,7 +90,7 @@ def _read(path: Path, acquisition: Acquisition | None) -> CTVolume:
     _refuse_inflation(path, header)
     affine, notes = _placed(header, shape, acquisition)
     affine = affine[:, [*_AXES_OF_FILE, 3]]
-    volume = CTVolume.canonical(_voxels(path, header), affine, notes)
+    volume = CTVolume.canonical(_voxels(path, header, whole), affine, notes)
     if len(volume.hu) < 2:
         raise VolumeError(
             "expected a volume of at least two slices, got a single one; export the "
@@ -263,7 +265,7 @@ def _distance(one: Affine, other: Affine, shape: tuple[int, ...]) -> float:
     return float(np.abs(corners @ difference[:, :3].T + difference[:, 3]).max())
 
 
-def _voxels(path: Path, header: Nifti1Header) -> HU:
+def _voxels(path: Path, header: Nifti1Header, whole: bool) -> HU:
     """Read and scale the voxels as ``[slices, rows, cols]`` of the file."""
     columns, rows, slices = header.get_data_shape()[:3]
     hu = np.empty((slices, rows, columns), np.int16)
@@ -271,7 +273,10 @@ def _voxels(path: Path, header: Nifti1Header) -> HU:
         with _opened(path) as file:
             file.seek(int(header.get_data_offset()))
             for plane in hu:
-                plane[:] = to_hounsfield(_plane(file, header, plane.shape))
+                values = _plane(file, header, plane.shape)
+                if whole and not np.array_equal(values, np.rint(values)):
+                    raise VolumeError("expected whole numbers; export the map again")
+                plane[:] = to_hounsfield(values)
             file.read(1)  # the checksum of a packed file comes after its last byte
     except VolumeError:
         raise

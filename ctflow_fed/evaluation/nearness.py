@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -24,7 +25,6 @@ from ctflow_fed.evaluation.features import (
     Measured,
     as_published,
 )
-from ctflow_fed.evaluation.features.resnet import read_weights
 from ctflow_fed.evaluation.figure import Evaluation, Figure
 from ctflow_fed.evaluation.measuring import measure_each
 from ctflow_fed.evaluation.scans import Scan
@@ -56,7 +56,7 @@ class CTCLIP:
         weights = folder / "model.safetensors"
         self.volumes = CTCLIPVolumes(weights)
         self._tower = CTCLIPReportEncoder(str(folder), class_token=True)
-        self._projection = read_weights(weights).get(PROJECTION, torch.empty(0))
+        self._projection = _projection(weights)
         expected = (self.volumes.width, TOKEN_FEATURES)
         if self._projection.shape != expected:
             raise PackageError(
@@ -64,6 +64,11 @@ class CTCLIP:
                 f"{expected[0]} x {expected[1]}, got weights without it; take the "
                 "checkpoint, not a tower of it"
             )
+
+    @property
+    def encoder_id(self) -> str:
+        """What the reports' places depend on, but for their projection."""
+        return self._tower.encoder_id
 
     def volume(self, volume: CTVolume) -> Float[Tensor, " features"]:
         """Return where a volume lies, a vector of length 1."""
@@ -88,20 +93,22 @@ def measure_nearness(
     What was made of each volume stays in ``cache``. Raises ``SettingsError`` for too
     few of either, and what `CTCLIP` raises.
     """
-    if min(len(real), len(drawn)) < FEWEST:
+    patients = [scan.patient for scan, _ in real], [scan.patient for scan, _ in drawn]
+    found = [len(set(each)) for each in patients]
+    if min(found) < FEWEST:
         raise SettingsError(
-            f"expected {FEWEST} real and {FEWEST} synthetic volumes with reports or "
-            f"more, got {len(real)} and {len(drawn)}; name the files in the tables"
+            f"expected volumes with reports of {FEWEST} real and {FEWEST} synthetic "
+            f"patients or more, got {found[0]} and {found[1]}; name the files in the "
+            "tables"
         )
     judge, kept = CTCLIP(ctclip), FeatureCache(cache)
     of_real = _cosines(real, judge, kept, "real")
     of_drawn = _cosines(drawn, judge, kept, "synthetic")
-    patients = [scan.patient for scan, _ in real], [scan.patient for scan, _ in drawn]
     figure = nearness_figure(of_real, of_drawn, patients, seed=seed)
     made = {
         "real": len(real),
         "synthetic": len(drawn),
-        "extractor": judge.volumes.extractor_id,
+        "towers": [judge.volumes.extractor_id, judge.encoder_id],
         "settings": {"seed": seed},
     }
     return Evaluation("alignment", [figure], made)
@@ -134,12 +141,21 @@ def nearness_figure(
     )
 
 
+def _projection(weights: Path) -> Float[Tensor, "..."]:
+    """Read the projection of reports alone; empty where there is none."""
+    with safe_open(weights, framework="pt") as file:
+        if PROJECTION in file.keys():  # noqa: SIM118  # no dict
+            found: Tensor = file.get_tensor(PROJECTION)
+            return found.float()
+    return torch.empty(0)
+
+
 def _cosines(told: Told, judge: CTCLIP, cache: FeatureCache, name: str) -> Cosines:
     def near(volume: CTVolume) -> Measured:
         with torch.inference_mode():
             return {"latent": judge.volume(volume)}
 
-    key: list[object] = [judge.volumes.extractor_id, "as published"]
+    key: list[object] = ["nearness", 1, judge.volumes.extractor_id]
     rows = measure_each([scan for scan, _ in told], near, cache, key, told=name)
     volumes = torch.stack([row["latent"] for row in rows])
     reports = judge.reports([report for _, report in told])

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
-from ctflow_fed import processes
 from ctflow_fed.errors import MismatchError, SettingsError
 from ctflow_fed.evaluation.arms import STRENGTHS, Places
 from ctflow_fed.evaluation.classifier import RESNET, Classifier, Recipe, fit_and_score
@@ -25,13 +24,14 @@ from ctflow_fed.evaluation.volumes import (
     load_volumes,
 )
 from ctflow_fed.machine import one_thread_each
+from ctflow_fed.processes import Pool
 from ctflow_fed.seeds import derive_seed
 
 __all__ = [
     "Fits",
     "Fitter",
     "HeldOut",
-    "Pool",
+    "Trained",
     "fit_elsewhere",
     "held_out_of",
     "jobs_of",
@@ -48,7 +48,7 @@ Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class Trained:
     """Everything that an arm may be trained on, real items first."""
 
     volumes: Volumes
@@ -56,7 +56,9 @@ class Pool:
     real: int
 
     @classmethod
-    def of(cls, items: Sequence[Item], real: int, settings: UtilitySettings) -> "Pool":
+    def of(
+        cls, items: Sequence[Item], real: int, settings: UtilitySettings
+    ) -> "Trained":
         """Read items, of which so many are real."""
         volumes = load_volumes(items, settings.shape)
         return cls(volumes, labels_of_items(items), real)
@@ -130,7 +132,7 @@ class Fitter:
     """
 
     arms: Mapping[str, Places]
-    pool: Pool
+    trained: Trained
     test: HeldOut
     settings: UtilitySettings
     fits: Fits | None = None
@@ -147,11 +149,12 @@ class Fitter:
     ) -> "Fitter":
         """Read what is trained and tested on, in whichever process that is to be."""
         tested = held_out_of(test, settings)
-        return cls(arms, Pool.of(items, real, settings), tested, settings, fits)
+        return cls(arms, Trained.of(items, real, settings), tested, settings, fits)
 
     def __call__(self, jobs: Sequence[Job]) -> list[TestScores]:
-        """Train the classifier of each job, one after the other."""
-        return [self.scores(job) for job in jobs]
+        """Train the classifiers of some jobs, each on one thread."""
+        with one_thread_each() as executor:
+            return list(executor.map(self.scores, jobs))
 
     def scores(self, job: Job) -> TestScores:
         """Train one arm once; return what its classifier says of the test."""
@@ -180,7 +183,7 @@ class Fitter:
     def _fitted(
         self, places: Places, recipe: Recipe, classifier: Classifier
     ) -> TestScores:
-        volumes, labels = self.pool.volumes[places], self.pool.labels[places]
+        volumes, labels = self.trained.volumes[places], self.trained.labels[places]
         return fit_and_score(volumes, labels, self.test.volumes, recipe, classifier)
 
 
@@ -204,11 +207,11 @@ def score_arms(fitter: Fitter) -> dict[str, Scores]:
 
 
 def fit_elsewhere(
-    pool: processes.Pool, make_fitter: Callable[[], Fitter], jobs: Sequence[Job]
+    pool: Pool, make_fitter: Callable[[], Fitter], jobs: Sequence[Job]
 ) -> None:
     """Train by the workers of a pool, who keep the fits where `score_arms` finds them.
 
-    What was lost with a worker it trains itself.
+    What is lost with a worker is left to `score_arms`.
     """
     done = pool.run(make_fitter, [(job,) for job in jobs])
     deque(_counted(done, len(jobs)), maxlen=0)

@@ -111,7 +111,7 @@ def measure_usefulness(
     labels = labels_of_items(items)
     identity = [sha256_of(Path(item["image"])) for item in (*items, *test)]
     fits = Fits(
-        FeatureCache(cache),
+        FeatureCache(cache.absolute()),
         digest_of([identity, labels.tolist(), settings.shape]),
         classifier,
     )

@@ -33,7 +33,7 @@ from ctflow_fed.evaluation.scores import (
 from ctflow_fed.evaluation.trial import (
     Fitter,
     HeldOut,
-    Pool,
+    Trained,
     refuse_leaks,
     score_arms,
 )
@@ -66,10 +66,11 @@ def measure_utility(
     every = arms_of(labels_of_items(items), len(real), seed=settings.seed)
     arms = {name: every[name] for name in ARMS}
     fitter = Fitter.of(arms, items, len(real), test, settings)
-    pool, tested = fitter.pool, fitter.test
+    trained, tested = fitter.trained, fitter.test
     scores = score_arms(fitter)
     results = {
-        name: _arm_result(name, arms[name], pool, tested, scores[name]) for name in ARMS
+        name: _arm_result(name, arms[name], trained, tested, scores[name])
+        for name in ARMS
     }
     truth = labels_of_items(test)
     return UtilityResult(
@@ -85,14 +86,14 @@ def measure_utility(
 
 
 def _arm_result(
-    name: str, places: Places, pool: Pool, test: HeldOut, scores: Scores
+    name: str, places: Places, trained: Trained, test: HeldOut, scores: Scores
 ) -> ArmResult:
     auroc, auprc = areas(scores, test.truth)
     resampled = resampled_auroc(scores, test.truth, test.draws)
     result = ArmResult(
         name=name,
         items=len(places),
-        synthetic=int((places >= pool.real).sum()),
+        synthetic=int((places >= trained.real).sum()),
         auroc=interval(float(auroc.mean()), resampled),
         auprc=float(auprc.mean()),
         auroc_of_repeats=tuple(
@@ -102,7 +103,7 @@ def _arm_result(
         findings=tuple(
             FindingScore(
                 FINDINGS[place],
-                int(pool.labels[places][:, place].sum()),
+                int(trained.labels[places][:, place].sum()),
                 float(auroc[row]),
                 float(auprc[row]),
             )

@@ -128,7 +128,7 @@ def test_a_study_goes_from_scans_to_figures_and_tells_readers_nothing(sets):
     fill(out / "answers.csv", kinds, ratings)
     result = run("answers", out, out / "answers.csv", "--out", out / "result")
     assert result.exit_code == 0, result.output
-    saved = json.loads((out / "result" / "alignment.json").read_text())
+    saved = json.loads((out / "result" / "answers.json").read_text())
     assert saved["figures"][0]["value"]["value"] == pytest.approx(0.75)
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -99,7 +100,8 @@ def test_a_test_of_the_same_file_names_has_a_table_of_its_own(sets):
 
 def test_workers_elsewhere_give_the_figures_of_this_process(sets, monkeypatch):
     root = sets["real"].parent
-    said = []
+    said, asked = [], []
+    monkeypatch.setattr(Lossy, "asked", asked)
     for options in ((), ("--ray", "--workers", 2)):
         monkeypatch.setattr("ctflow_fed.cli.actors._Actors", Lossy)
         assert run(sets, *options).exit_code == 0
@@ -110,10 +112,13 @@ def test_workers_elsewhere_give_the_figures_of_this_process(sets, monkeypatch):
             path.unlink()
 
     assert said[0] == said[1]
+    assert len(asked) == 5
 
 
 class Lossy:
     """Workers of which the one that has the second part is lost."""
+
+    asked: ClassVar[list] = []
 
     def __init__(self, workers, address):
         assert (workers, address) == (2, None)
@@ -121,6 +126,7 @@ class Lossy:
     def run(self, make_worker, batches):
         worker = make_worker()
         for number, batch in enumerate(batches):
+            self.asked.append(batch)
             yield batch, [LOST] if number == 1 else worker(batch)
 
 

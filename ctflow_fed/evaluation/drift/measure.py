@@ -53,8 +53,7 @@ def measure_drift(
 ) -> Evaluation:
     """Follow drawn volumes from below to above, beside real ones.
 
-    ``organs`` are maps of organs of real volumes, of which those in ``real`` need be
-    none.
+    ``organs`` are maps of organs of real volumes, be they those in ``real`` or others.
 
     A set that was drawn here and has fewer than four volumes is not measured. Raises
     ``SettingsError`` for a folder with fewer, ``VolumeError`` where some volumes cannot

@@ -28,7 +28,7 @@ from torch.nn.functional import (
 
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import PackageError
-from ctflow_fed.evaluation.features.extractor import fitted
+from ctflow_fed.evaluation.features.extractor import fitted, refuse_large
 from ctflow_fed.evaluation.features.resnet import Weights, read_weights
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import default_device
@@ -38,11 +38,14 @@ from ctflow_fed.weights import weights_digest
 __all__ = ["CTCLIPVolumes", "as_published"]
 
 TOWER, PROJECTION = "visual_transformer.", "to_visual_latent.weight"
+CODEBOOK = "vq._codebook.embed"
+PARTS = ("to_patch_emb.", "spatial_rel_pos_bias.", "enc_spatial", "enc_temporal")
+USED = (PROJECTION, *(f"{TOWER}{part}" for part in PARTS), f"{TOWER}{CODEBOOK}")
 PATCH = (10, 20, 20)
 SLICES = 240
 SPACING_MM = (1.5, 0.75, 0.75)
-MOST_GRID = 64
-"""Patches along a slice that weights may claim; the published network has 24."""
+MOST_GRID, MOST_HEADS = 32, 32
+"""Patches along a slice, and heads, that weights may claim; 24 and 8 are published."""
 
 MOST_HU = 1000
 SHARPNESS = 8.0
@@ -66,9 +69,9 @@ class CTCLIPVolumes:
 
     def __init__(self, weights: Path) -> None:
         known = {
-            name.removeprefix(TOWER): each
+            name.removeprefix(TOWER): each.float()
             for name, each in read_weights(weights).items()
-            if name.startswith((TOWER, PROJECTION))
+            if name.startswith(USED)
         }
         self.extractor_id = digest_of([self.name, weights_digest(known)])
         self._weights = {n: each.to(default_device()) for n, each in known.items()}
@@ -77,8 +80,10 @@ class CTCLIPVolumes:
             self._side = PATCH[1] * self._grid
             self._bias = _bias_of_places(self._weights, self._grid)
             blank = torch.zeros(PATCH[0], self._side, self._side)
-            self._vector(blank)  # all layers fit one another
-        except (KeyError, RuntimeError, ValueError):
+            length = self._vector(blank).norm()  # all layers fit one another
+            if not torch.isclose(length, torch.tensor(1.0)):
+                raise ValueError
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError):
             raise PackageError(
                 "expected the weights of CT-CLIP (visual_transformer and "
                 "to_visual_latent), got those of another network; choose the file for "
@@ -107,7 +112,7 @@ class CTCLIPVolumes:
         columns = _transformed(
             planes.transpose(0, 1), shape, weights, "enc_temporal_transformer."
         )
-        mean = _nearest(columns, weights["vq._codebook.embed"]).mean(1)
+        mean = _nearest(columns, weights[CODEBOOK]).mean(1)
         return normalize(weights[PROJECTION] @ mean.flatten(), dim=0).cpu()
 
 
@@ -122,24 +127,30 @@ def as_published(volume: CTVolume) -> Slices:
             volume.hu.shape, volume.spacing, SPACING_MM, strict=True
         )
     ]
+    refuse_large(size)
     hu = torch.from_numpy(volume.hu).clamp(-MOST_HU, MOST_HU).float()
     image = interpolate(hu[None, None], size, mode="trilinear", align_corners=False)
     return (image[0, 0] / MOST_HU + 1) / 2
 
 
 def _sizes(weights: Weights) -> tuple[int, int]:
-    """Return how long a vector is, and how many patches lie along a slice."""
+    """Return how long a vector is, and how many patches lie along a slice.
+
+    Weights that are not finite, or claim too many of anything, raise ``ValueError``.
+    """
     width, flat = weights[PROJECTION].shape
     grid = math.isqrt(flat // max(1, len(weights["to_patch_emb.2.weight"])))
-    if not 1 <= grid <= MOST_GRID:
+    heads = len(weights["spatial_rel_pos_bias.net.2.weight"])
+    finite = all(bool(each.isfinite().all()) for each in weights.values())
+    if not (1 <= grid <= MOST_GRID and 1 <= heads <= MOST_HEADS and finite):
         raise ValueError
     return width, grid
 
 
 def _patches(image: Float[Tensor, "height across down"], weights: Weights) -> Rows:
     """Cut a volume to patches, a row for each height."""
-    high, down, across = PATCH
-    cut = image.unfold(0, high, high).unfold(1, down, down).unfold(2, across, across)
+    high, across, down = PATCH
+    cut = image.unfold(0, high, high).unfold(1, across, across).unfold(2, down, down)
     voxels = cut.flatten(3).flatten(1, 2)
     return _normalised(
         linear(
@@ -164,8 +175,9 @@ def _transformed(
     These see all rows as an array of ``shape``; of columns too, as the network was
     trained.
     """
-    depth = sum(name.startswith(part) and "to_q" in name for name in weights)
-    for number in range(depth):
+    layers = f"{part}layers."
+    numbers = {int(n.split(".")[2]) for n in weights if n.startswith(layers)}
+    for number in range(max(numbers) + 1):
         layer = f"{part}layers.{number}."
         rows = rows + _convolved(rows, shape, weights, f"{layer}0.dsconv.")
         rows = rows + _attended(rows, weights, f"{layer}1.", bias)

@@ -1,7 +1,7 @@
 """What turns slices or volumes into vectors, and how CT is brought to it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "fitted",
     "isotropic",
     "planes",
+    "refuse_large",
     "windowed",
 ]
 
@@ -91,15 +92,20 @@ def isotropic(volume: CTVolume, spacing_mm: float) -> Slices:
         max(8, round(side * mm / spacing_mm))
         for side, mm in zip(volume.hu.shape, volume.spacing, strict=True)
     ]
-    if math.prod(sides) > MOST_VOXELS:
-        raise VolumeError(
-            f"expected a volume of at most {MOST_VOXELS} voxels at {spacing_mm:g} mm, "
-            "got a larger one; check its spacing"
-        )
+    refuse_large(sides)
     parts = torch.from_numpy(volume.hu).split(16)  # few slices as floats at a time
     flat = torch.cat([_resized(part.float(), (sides[1], sides[2])) for part in parts])
     upright = _resized(flat.transpose(0, 1), (sides[0], sides[2]))
     return upright.transpose(0, 1).contiguous()
+
+
+def refuse_large(sides: Sequence[int]) -> None:
+    """Raise ``VolumeError`` for a grid that is larger than any patient."""
+    if math.prod(sides) > MOST_VOXELS:
+        raise VolumeError(
+            f"expected a volume of at most {MOST_VOXELS} voxels of an extractor, got a "
+            "larger one; check its spacing"
+        )
 
 
 def windowed(hu: Slices, window: str) -> Slices:

@@ -12,6 +12,7 @@ from ctflow_fed.ct.nifti import write_nifti
 from ctflow_fed.ct.volume import CTVolume
 from ctflow_fed.errors import SettingsError, VolumeError
 from ctflow_fed.evaluation.drift import Drawn, measure_drift
+from ctflow_fed.evaluation.drift.order import order_figure
 from ctflow_fed.evaluation.drift.profile import (
     alike,
     jumps_of,
@@ -19,6 +20,7 @@ from ctflow_fed.evaluation.drift.profile import (
     without_repeated_end,
 )
 from ctflow_fed.evaluation.drift.seams import phase_test, seam_ratio
+from ctflow_fed.evaluation.features import FeatureCache
 from ctflow_fed.evaluation.figure import Figure
 from ctflow_fed.evaluation.scans import scans_of
 
@@ -226,7 +228,41 @@ def test_organs_in_the_order_of_real_ones_pass(tmp_path):
     found = order(tmp_path, upside_down=False)
 
     assert found["verdict"] == "pass"
-    assert "3 pairs" in found["method"]
+    assert (found["n"], "3 pairs" in found["method"]) == (6, True)
+
+
+def test_organs_of_which_either_may_be_the_higher_have_no_order(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        organs = np.zeros((SLICES, SIDE, SIDE), np.int16)
+        for organ in range(1, 13):  # kidneys, as it were
+            organs[30 + rng.integers(-6, 7), organ] = organ
+        organs[2], organs[60] = 20, 21
+        folder = tmp_path / ("real" if number < 20 else "drawn")
+        write_nifti(CTVolume(organs, chest(0).affine), folder / f"{number}.nii.gz")
+    sides = [scans_of(tmp_path / name) for name in ("drawn", "real")]
+
+    found = order_figure(*sides, "", FeatureCache(tmp_path / "cache"))
+
+    assert found.verdict == "pass"
+    assert "25 pairs" in found.method  # the lowest and the highest, with all others
+
+
+def test_maps_that_show_nothing_are_no_pass(tmp_path):
+    for number in range(6):
+        organs = np.zeros((SLICES, SIDE, SIDE), np.int16)
+        write_nifti(
+            CTVolume(organs, chest(0).affine), tmp_path / "drawn" / f"{number}.nii.gz"
+        )
+        organs[10 + number : 15], organs[40 : 45 + number] = 1, 2
+        write_nifti(
+            CTVolume(organs, chest(0).affine), tmp_path / "real" / f"{number}.nii.gz"
+        )
+    sides = [scans_of(tmp_path / name) for name in ("drawn", "real")]
+
+    found = order_figure(*sides, "", FeatureCache(tmp_path / "cache"))
+
+    assert found.verdict == "not measured"
 
 
 def test_an_organ_that_is_out_of_order_fails(tmp_path):
