@@ -58,11 +58,12 @@ class CTCLIP:
         self._tower = CTCLIPReportEncoder(str(folder), class_token=True)
         self._projection = _projection(weights)
         expected = (self.volumes.width, TOKEN_FEATURES)
-        if self._projection.shape != expected:
+        is_finite = bool(self._projection.isfinite().all())
+        if self._projection.shape != expected or not is_finite:
             raise PackageError(
                 f"expected a whole checkpoint of CT-CLIP, with {PROJECTION} of "
-                f"{expected[0]} x {expected[1]}, got weights without it; take the "
-                "checkpoint, not a tower of it"
+                f"{expected[0]} x {expected[1]} finite numbers, got none; "
+                "take the checkpoint, not a tower of it"
             )
 
     @property

@@ -6,6 +6,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
@@ -123,9 +124,12 @@ def test_too_few_volumes_with_reports_are_refused(ctclip, tmp_path):
 
 
 @pytest.mark.slow
-def test_towers_without_a_projection_of_reports_are_refused(ctclip):
+@pytest.mark.parametrize("projection", [None, torch.full((8, 768), torch.nan)])
+def test_towers_without_a_projection_of_reports_are_refused(ctclip, projection):
     weights = load_file(ctclip / "model.safetensors")
     del weights["to_text_latent.weight"]
+    if projection is not None:
+        weights["to_text_latent.weight"] = projection
     save_file(weights, ctclip / "model.safetensors")
 
     with pytest.raises(PackageError, match="whole checkpoint of CT-CLIP"):
