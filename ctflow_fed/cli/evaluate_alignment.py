@@ -7,6 +7,7 @@ import click
 
 from ctflow_fed.cli.options import FOLDER, PATIENTS, TABLE
 from ctflow_fed.cli.results import result_options, show_results
+from ctflow_fed.cli.told import set_in
 
 __all__ = ["alignment", "labels_of_set"]
 
@@ -79,9 +80,6 @@ def alignment(
 
 def labels_of_set(folder: Path) -> tuple[Path, Mapping[str, Mapping[str, int]]]:
     """Return the volumes and labels of a set of ``ctflow augment``, if it is one."""
-    if not (folder / "synth.json").exists():
-        return folder, {}
-    from ctflow_fed.augment import SynthStore
-
-    records = SynthStore(folder).records()
-    return folder / "volumes", {each.sample_id: each.labels for each in records}
+    volumes, store = set_in(folder)
+    records = store.records() if store else ()
+    return volumes, {each.sample_id: each.labels for each in records}

@@ -83,25 +83,19 @@ def drift(
         raise click.UsageError("expected either DRAWN or --model, got both or neither")
     if organs and drawn is None:
         raise click.UsageError("--organs are those of the volumes in DRAWN")
-    maps = [scans_of(folder) for folder in organs or ()]
-    if organs and not all(maps):
+    real_maps, own_maps = map(scans_of, organs) if organs else ([], [])
+    if organs and not (real_maps and own_maps):
         raise SettingsError(
             "expected NIfTI maps of organs in both folders, got none in one of them; "
             "name the folders of the maps"
         )
     known = scans_of(real)
     if model is None:
-        own = maps[1] if maps else []
-        sets = [Drawn("", scans_of(drawn), organs=own)] if drawn else []
+        sets = [Drawn("", scans_of(drawn), organs=own_maps)] if drawn else []
     else:
         chosen = ModeSettings(lengths=lengths, modes=modes, seeds=seeds, seed=seed)
         sampler = open_sampler(model, adapter, **settings)
         sets = draw_modes(sampler, known, prompts_of(), out / "drawn", chosen)
-    found = measure_drift(
-        known,
-        sets,
-        out / "features",
-        organs=maps[0] if maps else (),
-        seed=seed,
-    )
+    cache = out / "features"
+    found = measure_drift(known, sets, cache, organs=real_maps, seed=seed)
     show_results(found, out, as_json)

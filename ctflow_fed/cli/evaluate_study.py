@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, TABLE
+from ctflow_fed.cli.options import FOLDER, NEW_FOLDER, TABLE, report_options
 from ctflow_fed.cli.results import result_options, show_results
-from ctflow_fed.cli.told import report_options, told_scans, told_volumes
+from ctflow_fed.cli.told import told_scans, told_volumes
 
 __all__ = ["answers", "study"]
 

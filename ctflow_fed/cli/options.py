@@ -14,6 +14,7 @@ __all__ = [
     "TABLE",
     "policy_options",
     "privacy_options",
+    "report_options",
     "start_options",
 ]
 
@@ -49,6 +50,23 @@ PATIENTS = click.option(
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def report_options(function: Function) -> Function:
+    """Add the tables of reports of REAL and of SYNTH."""
+    of_real = click.option(
+        "--reports",
+        type=TABLE,
+        required=True,
+        help="Of the scans in REAL: a table with the columns study (the name of a "
+        "file) and report, as the intake takes it.",
+    )
+    of_synth = click.option(
+        "--synth-reports",
+        type=TABLE,
+        help="The same of SYNTH; a set of ctflow augment has its own.",
+    )
+    return of_real(of_synth(function))
 
 
 def policy_options(function: Function) -> Function:

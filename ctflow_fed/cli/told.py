@@ -1,36 +1,23 @@
 """Volumes of a folder with the report of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
-
-from ctflow_fed.cli.options import TABLE
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ctflow_fed.augment import SynthStore
     from ctflow_fed.evaluation.scans import Scan
 
-__all__ = ["report_options", "told_scans", "told_volumes"]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+__all__ = ["set_in", "told_scans", "told_volumes"]
 
 
-def report_options(function: Function) -> Function:
-    """Add the tables of reports of REAL and of SYNTH."""
-    of_real = click.option(
-        "--reports",
-        type=TABLE,
-        required=True,
-        help="Of the scans in REAL: a table with the columns study (the name of a "
-        "file) and report, as the intake takes it.",
-    )
-    of_synth = click.option(
-        "--synth-reports",
-        type=TABLE,
-        help="The same of SYNTH; a set of ctflow augment has its own.",
-    )
-    return of_real(of_synth(function))
+def set_in(folder: Path) -> "tuple[Path, SynthStore | None]":
+    """Return where volumes lie, and the set of ``ctflow augment`` that they may be."""
+    if not (folder / "synth.json").exists():
+        return folder, None
+    from ctflow_fed.augment import SynthStore
+
+    return folder / "volumes", SynthStore(folder)
 
 
 def told_scans(
@@ -49,18 +36,13 @@ def told_scans(
 
 def told_volumes(folder: Path, table: Path | None) -> "list[tuple[Scan, str]]":
     """Return the same of synthetic ones; a set of ``ctflow augment`` needs no table."""
-    is_set = (folder / "synth.json").exists()
-    volumes = folder / "volumes" if is_set else folder
+    volumes, store = set_in(folder)
     if table is not None:
         return told_scans(volumes, table)
-    if not is_set:
+    if store is None:
         return []
-    from ctflow_fed.augment import SynthStore
-
-    store = SynthStore(folder)
-    return _told(
-        volumes, {each.sample_id: store.report(each) for each in store.records()}
-    )
+    texts = {each.sample_id: store.report(each) for each in store.records()}
+    return _told(volumes, texts)
 
 
 def _told(

@@ -275,7 +275,9 @@ def _voxels(path: Path, header: Nifti1Header, whole: bool) -> HU:
             for plane in hu:
                 values = _plane(file, header, plane.shape)
                 if whole and not np.array_equal(values, np.rint(values)):
-                    raise VolumeError("expected whole numbers; export the map again")
+                    raise VolumeError(
+                        "expected whole numbers, got others; export the map again"
+                    )
                 plane[:] = to_hounsfield(values)
             file.read(1)  # the checksum of a packed file comes after its last byte
     except VolumeError:

@@ -20,7 +20,6 @@ from ctflow_fed.ct.labels import FINDINGS
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.figure import Figure, not_measured
 from ctflow_fed.evaluation.scores import (
-    COVERAGE,
     Draws,
     Interval,
     draw_patients,
@@ -170,8 +169,7 @@ def _shuffled(read: ReadSet, place: int, seed: int) -> Interval:
         _auroc(ReadSet(rng.permutation(read.logits), read.labels, read.patients), place)
         for _ in range(DRAWS // 5)
     ]
-    low, high = np.quantile(dealt, COVERAGE)
-    return Interval(float(np.mean(dealt)), float(low), float(high))
+    return interval(float(np.mean(dealt)), np.array(dealt))
 
 
 def _row(

@@ -28,7 +28,7 @@ from ctflow_fed.evaluation.features import (
 from ctflow_fed.evaluation.figure import Evaluation, Figure
 from ctflow_fed.evaluation.measuring import measure_each
 from ctflow_fed.evaluation.scans import Scan
-from ctflow_fed.evaluation.scores import COVERAGE, Interval, draw_patients, interval
+from ctflow_fed.evaluation.scores import Interval, draw_patients, interval
 from ctflow_fed.seeds import derive_seed
 
 __all__ = ["CTCLIP", "measure_nearness", "nearness_figure"]
@@ -176,8 +176,7 @@ def _dealt_out(cosines: Cosines, seed: int) -> Interval:
     rng = np.random.default_rng(derive_seed("dealt out", seed))
     rows = np.arange(len(cosines))
     dealt = [_score(cosines[rows, rng.permutation(rows)]).mean() for _ in range(DRAWS)]
-    low, high = np.quantile(dealt, COVERAGE)
-    return Interval(float(np.mean(dealt)), float(low), float(high))
+    return interval(float(np.mean(dealt)), np.array(dealt))
 
 
 def _score(

@@ -91,14 +91,14 @@ class GatedConnection:
         """
         while True:
             received = self._flower.receive()
-            if received is not None and self._lets_in(*received):
-                return received
-            waited = time.monotonic() - self._answered
-            pause = max(SOON_SECONDS, waited / 10)
             if received is None:
+                waited = time.monotonic() - self._answered
+                pause = max(SOON_SECONDS, waited / 10)
                 if pause > IDLE_SECONDS:
                     return None
                 time.sleep(pause)
+            elif self._lets_in(*received):
+                return received
 
     def _lets_in(self, message: Message, tree: ObjectTree) -> bool:
         """Tell whether a question is for the SuperNode; answer it otherwise."""

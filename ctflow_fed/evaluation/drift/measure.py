@@ -54,7 +54,6 @@ def measure_drift(
     """Follow drawn volumes from below to above, beside real ones.
 
     ``organs`` are maps of organs of real volumes, be they those in ``real`` or others.
-
     A set that was drawn here and has fewer than four volumes is not measured. Raises
     ``SettingsError`` for a folder with fewer, ``VolumeError`` where some volumes cannot
     be read. What was measured of a volume stays in ``cache``.

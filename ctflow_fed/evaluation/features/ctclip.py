@@ -152,15 +152,9 @@ def _patches(image: Float[Tensor, "height across down"], weights: Weights) -> Ro
     high, across, down = PATCH
     cut = image.unfold(0, high, high).unfold(1, across, across).unfold(2, down, down)
     voxels = cut.flatten(3).flatten(1, 2)
-    return _normalised(
-        linear(
-            _normalised(voxels, weights, "to_patch_emb.1."),
-            weights["to_patch_emb.2.weight"],
-            weights["to_patch_emb.2.bias"],
-        ),
-        weights,
-        "to_patch_emb.3.",
-    )
+    voxels = _normalised(voxels, weights, "to_patch_emb.1.")
+    features = _projected(voxels, weights, "to_patch_emb.2.")
+    return _normalised(features, weights, "to_patch_emb.3.")
 
 
 def _transformed(
@@ -239,6 +233,10 @@ def _normalised(
     return layer_norm(values, values.shape[-1:], scale, shift)
 
 
+def _projected(values: Tensor, weights: Weights, name: str) -> Tensor:
+    return linear(values, weights[f"{name}weight"], weights[f"{name}bias"])
+
+
 def _nearest(rows: Rows, codebook: Float[Tensor, "... codes features"]) -> Rows:
     """Put the code of the largest cosine in the place of each patch."""
     codes = codebook.flatten(0, -2)
@@ -257,9 +255,8 @@ def _bias_of_places(
     known = away.sign() * (away.abs() + 1.0).log()
     told = torch.cartesian_prod(known, known)
     for layer in ("0.0.", "1.0."):
-        told = linear(told, *(weights[f"{part}{layer}{n}"] for n in ("weight", "bias")))
-        told = leaky_relu(told, 0.1)
-    told = linear(told, *(weights[f"{part}2.{n}"] for n in ("weight", "bias")))
+        told = leaky_relu(_projected(told, weights, part + layer), 0.1)
+    told = _projected(told, weights, f"{part}2.")
     place = torch.arange(grid, device=default_device())
     apart = (place[:, None] - place) + grid - 1
     pair = apart[:, None, :, None] * len(away) + apart[None, :, None, :]
