@@ -1,7 +1,7 @@
 """Attention within a frame, along the frames, and to the report."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,6 +10,16 @@ from ctflow_fed.shapes import Hidden, HiddenTokens, TokenMask
 __all__ = ["CrossAttention", "SelfAttention"]
 
 Rows = Float[Tensor, "rows tokens features"]
+Queries = Float[Tensor, "batch heads queries features"]
+Keys = Float[Tensor, "batch heads keys features"]
+Seen = Bool[Tensor, "batch 1 1 keys"]
+
+VECTOR = 32
+"""Numbers in bfloat16 that a CPU has in one vector."""
+
+SHORT = 64
+"""Keys up to which attention in bfloat16 on a CPU is written out: the fused kernel
+takes up to twice as long there, and its gradient two to eight times."""
 
 
 class SelfAttention(nn.Module):
@@ -27,7 +37,7 @@ class SelfAttention(nn.Module):
         # Four axes, no more: only for these has every device a fused kernel.
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        merged = F.scaled_dot_product_attention(query, key, value)
+        merged = attend(query, key, value)
         if not self.scrambled_heads:
             merged = merged.transpose(1, 2)
         return self.proj(merged.reshape(x.shape))
@@ -55,7 +65,19 @@ class CrossAttention(nn.Module):
         query = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
         pairs = self.kv_linear(report).unflatten(-1, (2, self.heads, -1))
         key, value = pairs.movedim(-3, 0).transpose(-3, -2)
-        attended = F.scaled_dot_product_attention(
-            query.transpose(-3, -2), key, value, attn_mask=mask[:, None, None, :]
-        )
+        query = query.transpose(-3, -2)
+        attended = attend(query, key, value, mask[:, None, None, :])
         return self.proj(attended.transpose(-3, -2).reshape(x.shape))
+
+
+def attend(query: Queries, key: Keys, value: Keys, seen: Seen | None = None) -> Queries:
+    """Return ``softmax(query key^T / sqrt(features)) value``, over the keys seen."""
+    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if not on_cpu or key.shape[-2] > SHORT:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf)
+    # Rows that do not fill the vectors of a CPU are slow in bfloat16.
+    within = torch.float32 if key.shape[-2] % VECTOR else query.dtype
+    return scores.softmax(-1, dtype=within).to(value) @ value

@@ -20,16 +20,21 @@ def modulate(x: Hidden, shift: Part, scale: Part) -> Hidden:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between, four times as wide inside."""
+    """Two linear layers with a GELU between, four times as wide inside.
 
-    def __init__(self, features: int) -> None:
+    The released network takes its approximation by tanh, off by 5e-4 at most and in
+    bfloat16 on a CPU six times as slow.
+    """
+
+    def __init__(self, features: int, *, released: bool) -> None:
         super().__init__()
+        self.approximate = "tanh" if released else "none"
         self.fc1 = nn.Linear(features, 4 * features)
         self.fc2 = nn.Linear(4 * features, features)
 
     def forward(self, x: Hidden) -> Hidden:
         """Transform each patch alone."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class FMvTBlock(nn.Module):
@@ -46,7 +51,7 @@ class FMvTBlock(nn.Module):
         self.attn = SelfAttention(features, heads, scrambled_heads=released)
         self.attn_temp = SelfAttention(features, heads, scrambled_heads=released)
         self.cross_attn = CrossAttention(features, heads)
-        self.mlp = FeedForward(features)
+        self.mlp = FeedForward(features, released=released)
 
     def forward(
         self,

@@ -15,10 +15,10 @@ from ctflow_fed.shapes import Clip
 
 __all__ = ["clip_noise", "draw_clips"]
 
-PAIRED_TWICE = 0.2
+PAIRED_TWICE = 0.25
 """In this last part of the steps, where details are decided, slices are paired both
-ways; in the last step at least. Three tenths or half of them would cost one evaluation
-or three more and take no more of the jumps away."""
+ways; in the last step at least. Twice that part would cost more evaluations and take
+no more of the jumps away."""
 
 Evaluate = Callable[[Clip, Tensor, Conditions], Clip]
 
