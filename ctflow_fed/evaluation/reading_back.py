@@ -119,7 +119,7 @@ def measure_alignment(
     """Train a reader on two thirds of the real patients; let it read the others.
 
     What was seen of scans, and the reader, stay in ``cache``, so the same command goes
-    on. Raises ``SettingsError`` for too few patients or findings.
+    on. Raises ``SettingsError`` for too few patients.
     """
     _refuse_unknown(pairs, drawn.scans)
     apart = _held_out([scan.patient for scan in real.scans], settings.seed)

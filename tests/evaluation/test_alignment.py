@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ctflow_fed.ct.labels import FINDINGS
-from ctflow_fed.errors import SettingsError
 from ctflow_fed.evaluation.alignment import (
     ReadSet,
     alignment_figures,
@@ -68,11 +67,15 @@ def test_dealt_out_reports_are_at_a_half():
     assert all(row.floor.value == pytest.approx(0.5, abs=0.02) for row in rows)
 
 
-def test_a_reader_that_reads_nothing_is_refused():
+def test_by_a_reader_that_reads_nothing_nothing_is_measured():
     blind = read(100, seed=0, follows=0.0)
 
-    with pytest.raises(SettingsError, match="reader"):
-        alignment_figures(blind, read(100, seed=1), seed=0)
+    figures = alignment_figures(blind, read(100, seed=1), seed=0)
+
+    assert [each.name for each in figures] == ["consistency_index", "read_back"]
+    for each in figures:
+        assert (each.verdict, each.value) == ("not measured", None)
+        assert "give more scans" in each.method
 
 
 def test_the_index_is_the_share_of_the_way_to_real_scans():
