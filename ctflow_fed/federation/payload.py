@@ -9,6 +9,7 @@ from torch import nn
 
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import (
+    ArrayFile,
     Arrays,
     LazyArrays,
     Manifest,
@@ -60,7 +61,9 @@ def network_of(config: FMvTConfig, arrays: Arrays) -> FMvT:
     """Return the network of a configuration that has copies of these weights."""
     network = blank_network(config)
     check_manifest(network_manifest(network), manifest_of(arrays))
-    weights = {name: torch.tensor(arrays[name]) for name in arrays}
+    # What is read from a file is a copy.
+    copied = torch.from_numpy if isinstance(arrays, ArrayFile) else torch.tensor
+    weights = {name: copied(arrays[name]) for name in arrays}
     network.load_state_dict(weights, assign=True)
     return network
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ctflow_fed.model.attention import CrossAttention, SelfAttention
 from ctflow_fed.shapes import Hidden, HiddenTokens, TokenMask
 
-__all__ = ["FMvTBlock", "modulate"]
+__all__ = ["FMvTBlock", "modulate", "modulation_table"]
 
 Modulation = Float[Tensor, "batch parts hidden"]
 Part = Float[Tensor, "batch 1 1 hidden"]
@@ -17,6 +17,14 @@ Part = Float[Tensor, "batch 1 1 hidden"]
 def modulate(x: Hidden, shift: Part, scale: Part) -> Hidden:
     """Return ``LayerNorm(x) (1 + scale) + shift``, the norm without weights."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def modulation_table(parts: int, features: int) -> nn.Parameter:
+    """Return what a layer adds to the modulation of the time, to begin with.
+
+    Divided in place: for a network without values torch would load its compiler.
+    """
+    return nn.Parameter(torch.randn(parts, features).div_(features**0.5))
 
 
 class FeedForward(nn.Module):
@@ -47,7 +55,7 @@ class FMvTBlock(nn.Module):
     def __init__(self, features: int, heads: int, *, released: bool) -> None:
         super().__init__()
         self.released = released
-        self.scale_shift_table = nn.Parameter(torch.randn(6, features) / features**0.5)
+        self.scale_shift_table = modulation_table(6, features)
         self.attn = SelfAttention(features, heads, scrambled_heads=released)
         self.attn_temp = SelfAttention(features, heads, scrambled_heads=released)
         self.cross_attn = CrossAttention(features, heads)

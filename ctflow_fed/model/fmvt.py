@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctflow_fed.clips import QUANTITIES
-from ctflow_fed.model.block import FMvTBlock, modulate
+from ctflow_fed.model.block import FMvTBlock, modulate, modulation_table
 from ctflow_fed.model.conditions import Conditions
 from ctflow_fed.model.embed import (
     PATCH,
@@ -93,8 +93,9 @@ class FMvT(nn.Module):
         )
         self.final_layer = FinalLayer(d, config.latent_channels)
         self.refiner = Refiner(config.latent_channels, d)
-        self.apply(_xavier)
-        self._start_from_zero()
+        if not self.final_layer.linear.weight.is_meta:  # no values, nothing to set
+            self.apply(_xavier)
+            self._start_from_zero()
 
     def _start_from_zero(self) -> None:
         """Initialise as CTFlow does: embedders small, last layers of branches zero."""
@@ -199,7 +200,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.randn(2, features) / features**0.5)
+        self.scale_shift_table = modulation_table(2, features)
         self.linear = nn.Linear(features, PATCH**3 * channels)
         self.gain = nn.Linear(features, channels)
 

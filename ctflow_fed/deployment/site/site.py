@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctflow_fed.ct.store import LatentStore
@@ -34,7 +34,8 @@ __all__ = ["Site"]
 class Site:
     """A site that takes part; with ``dry_run`` it shows its answers, line by line.
 
-    ``address`` is the HOST:PORT of its server.
+    ``address`` is the HOST:PORT of its server; ``lengths`` are those of the bases of
+    adapters that were measured, by digest.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     audit: AuditLog
     say: Callable[[str], None]
     dry_run: bool = False
+    lengths: dict[str, float] = field(default_factory=dict)
 
     def holdings(self) -> Holdings:
         """Return how much the store has now."""
@@ -69,10 +71,16 @@ class Site:
         """
         state = SiteState(self.state, order.job)
         weights = state.weights()
-        base = state.base(order.base) if order.base else weights
-        if weights is None or base is None or arrays_digest(weights) != order.start:
+        if weights is None or arrays_digest(weights) != order.start:
             return None
-        return weights, norm_of(base)
+        if not order.base:
+            return weights, norm_of(weights)
+        if order.base not in self.lengths:
+            base = state.base(order.base)
+            if base is None:
+                return None
+            self.lengths[order.base] = norm_of(base)
+        return weights, self.lengths[order.base]
 
     def ledger_of(self, order: RoundOrder) -> PrivacyLedger | None:
         """Return what the job of a private order has spent of the site's budget."""
