@@ -3,15 +3,13 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = [
     "autocast",
     "cores",
-    "differentiable_attention",
     "has_native_bfloat16",
     "one_thread_each",
 ]
@@ -42,16 +40,6 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
     return torch.autocast(
         device.type, torch.bfloat16, enabled=wanted or precision == "bfloat16"
     )
-
-
-def differentiable_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Compute attention by the kernel whose gradient is fast.
-
-    On CPUs the gradient of the fused one takes up to ten times as long in bfloat16 as
-    that of plain matrix products.
-    """
-    plain = device.type == "cpu" and has_native_bfloat16(device)
-    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 @contextmanager

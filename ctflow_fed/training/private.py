@@ -30,7 +30,6 @@ from torch.optim import AdamW
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import SettingsError
-from ctflow_fed.machine import differentiable_attention
 from ctflow_fed.model import FMvT
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.training.batch import DRAWS
@@ -152,10 +151,9 @@ def patient_gradient(
     one = replace(settings, batch_clips=1)
     batch = DRAWS[settings.method](patient, one, generator).to(device)
     channel_weights = patient.channel_weights.to(device)
-    with differentiable_attention(device):
-        loss = batch_loss(network, batch, channel_weights, settings, generator).sum()
-        objective = loss + guess_loss(network, batch)
-        parts = torch.autograd.grad(objective, list(weights.values()))
+    loss = batch_loss(network, batch, channel_weights, settings, generator).sum()
+    objective = loss + guess_loss(network, batch)
+    parts = torch.autograd.grad(objective, list(weights.values()))
     return float(loss.detach()), torch.cat([part.flatten() for part in parts])
 
 

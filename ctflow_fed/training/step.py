@@ -15,7 +15,7 @@ from ctflow_fed.flow import (
     shifted,
     straight_path,
 )
-from ctflow_fed.machine import autocast, differentiable_attention
+from ctflow_fed.machine import autocast
 from ctflow_fed.model import FMvT
 from ctflow_fed.model.neighbours import Guess
 from ctflow_fed.seeds import derive_seed
@@ -74,12 +74,11 @@ def train_step(
     batch, weights = drawn.batch.to(device), channel_weights.to(device)
     network.checkpointing = settings.checkpointing
     optimizer.zero_grad()
-    with differentiable_attention(device):
-        loss = batch_loss(network, batch, weights, settings, drawn.generator)
-        objective = loss.mean() + guess_loss(network, batch)
-        if anchor is not None and settings.proximal:
-            objective = objective + settings.proximal / 2 * _distance(network, anchor)
-        objective.backward()
+    loss = batch_loss(network, batch, weights, settings, drawn.generator)
+    objective = loss.mean() + guess_loss(network, batch)
+    if anchor is not None and settings.proximal:
+        objective = objective + settings.proximal / 2 * _distance(network, anchor)
+    objective.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(drawn.step, settings)
