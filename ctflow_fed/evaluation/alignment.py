@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 CONSISTENT = 0.9
+NEAR_REAL = f"{CONSISTENT} or more"
 ABOVE_DEALT = "the whole interval is above 97.5 % of reports dealt out anew"
 DRAWS = 1000
 FEWEST_PAIRS = 5
@@ -96,7 +97,7 @@ def alignment_figures(real: ReadSet, drawn: ReadSet, *, seed: int) -> list[Figur
             "give more scans with labels"
         )
         return [
-            not_measured("consistency_index", "", f"{CONSISTENT} or more", reason),
+            not_measured("consistency_index", "", NEAR_REAL, reason),
             not_measured("read_back", "", ABOVE_DEALT, reason),
         ]
     samples = [
@@ -217,7 +218,7 @@ def _index(
         part="",
         n=count,
         value=found,
-        convention=f"{CONSISTENT} or more",
+        convention=NEAR_REAL,
         verdict="pass" if found.value >= CONSISTENT else "fail",
         method="mean of (AUROC - 0.5) / (AUROC of real scans - 0.5) over the "
         f"{len(names)} findings that the reader reads in real scans; bootstrap over "

@@ -17,8 +17,8 @@ __all__ = ["clip_noise", "draw_clips"]
 
 PAIRED_TWICE = 0.25
 """In this last part of the steps, where details are decided, slices are paired both
-ways; in the last step at least. Twice that part would cost more evaluations and take
-no more of the jumps away."""
+ways; in the last step at least. With half that part neighbours in a volume of eight
+steps differ by 56 HU in place of 41."""
 
 Evaluate = Callable[[Clip, Tensor, Conditions], Clip]
 

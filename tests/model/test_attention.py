@@ -9,12 +9,12 @@ from ctflow_fed.model.attention import SHORT, attend
 LENGTHS = (3, 7, 24, 25, 64, SHORT + 1)
 
 
-def random_rows(keys: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def random_rows(keys: int) -> tuple[torch.Tensor, ...]:
     """Return queries, keys and values, of which the first key is not seen."""
     torch.manual_seed(keys)
     query = torch.randn(3, 6, 40, 24)
     key, value = torch.randn(2, 3, 6, keys, 24)
-    rows = tuple(each.to(dtype).requires_grad_() for each in (query, key, value))
+    rows = tuple(each.bfloat16().requires_grad_() for each in (query, key, value))
     return *rows, (torch.arange(keys) > 0)[None, None, None].expand(3, 1, 1, keys)
 
 
@@ -23,7 +23,7 @@ def random_rows(keys: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
 def test_attention_in_bfloat16_is_that_of_float32_to_rounding(
     keys: int, masked: bool
 ) -> None:
-    *rows, seen = random_rows(keys, torch.bfloat16)
+    *rows, seen = random_rows(keys)
     mask = seen if masked else None
     exact = [each.detach().float().requires_grad_() for each in rows]
 
@@ -44,7 +44,7 @@ def test_attention_in_bfloat16_is_that_of_float32_to_rounding(
 
 
 def test_a_key_that_is_not_seen_has_no_say() -> None:
-    query, key, value, seen = random_rows(25, torch.bfloat16)
+    query, key, value, seen = random_rows(25)
     changed = torch.where(seen.mT, value, 1e4)
 
     assert torch.equal(
