@@ -1,8 +1,7 @@
+import mmap
 import os
 import subprocess
 import sys
-
-import numpy as np
 
 from ctflow_fed.demo.memory import PeakMemory, resident_mb
 
@@ -11,16 +10,17 @@ def test_memory_that_is_held_for_a_while_is_seen():
     before = resident_mb(os.getpid())
 
     with PeakMemory() as memory:
-        held = np.ones(40 * 2**20, dtype=np.uint8)
-        memory._look()
-        del held
+        # Pages of its own: an array may be given what the allocator had kept.
+        with mmap.mmap(-1, 200 * 2**20) as held:
+            held.write(bytes(1) * len(held))
+            memory._look()
 
-    assert memory.peak_mb > before + 30
+    assert memory.peak_mb > before + 150
 
 
 def test_the_memory_of_a_child_counts():
     alone = resident_mb(os.getpid())
-    program = "data = bytearray(50 * 2**20); print(flush=True); input()"
+    program = "data = bytearray(200 * 2**20); print(flush=True); input()"
 
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -29,7 +29,7 @@ def test_the_memory_of_a_child_counts():
         together = resident_mb(os.getpid())
         child.communicate(b"\n")
 
-    assert together > alone + 45
+    assert together > alone + 150
 
 
 def test_a_process_that_is_not_there_holds_nothing():
