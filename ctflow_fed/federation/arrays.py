@@ -6,6 +6,7 @@ in a file, or computed when they are asked for.
 
 import json
 import math
+import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -26,36 +27,41 @@ __all__ = [
     "ArrayFile",
     "ArrayWriter",
     "Arrays",
+    "FilePages",
     "LazyArrays",
     "Manifest",
     "arrays_digest",
     "filed",
     "manifest_of",
+    "paged",
     "put_arrays",
     "spans_of",
     "write_arrays",
 ]
 
-Arrays = Mapping[str, NDArray[np.float32]]
+FloatArray = NDArray[np.float32]
+
+Arrays = Mapping[str, FloatArray]
 """Weights by name: all of a network, or those that a job trains."""
 
 Manifest = Mapping[str, tuple[int, ...]]
 """The name and the shape of every array of a round."""
 
+Span = tuple[tuple[int, ...], int]
+"""The shape of an array, and where it begins in a file or behind its header."""
+
 PIECE = 2**16  # values; as float64 those of a few sites fit the cache
 LONGEST_HEADER = 2**24
 
 
-class LazyArrays(Mapping[str, NDArray[np.float32]]):
+class LazyArrays(Mapping[str, FloatArray]):
     """Arrays that ``make`` gives by name, each time that one is asked for."""
 
-    def __init__(
-        self, manifest: Manifest, make: Callable[[str], NDArray[np.float32]]
-    ) -> None:
+    def __init__(self, manifest: Manifest, make: Callable[[str], FloatArray]) -> None:
         self.manifest = dict(sorted(manifest.items()))
         self._make = make
 
-    def __getitem__(self, name: str) -> NDArray[np.float32]:
+    def __getitem__(self, name: str) -> FloatArray:
         if name not in self.manifest:
             raise KeyError(name)
         return self._make(name)
@@ -90,12 +96,36 @@ class ArrayFile(LazyArrays):
         weakref.finalize(self, os.close, descriptor)
         if begin + sum(map(_bytes, spans.values())) != os.fstat(descriptor).st_size:
             raise ValueError("the file is shorter or longer than its header says")
+        placed = {n: (shape, begin + place) for n, (shape, place) in spans.items()}
+        self._descriptor, self._spans = descriptor, placed
 
-        def read(name: str) -> NDArray[np.float32]:
-            shape, place = spans[name]
-            return _read(descriptor, begin + place, shape)
+        def read(name: str) -> FloatArray:
+            shape, place = placed[name]
+            return _read(descriptor, place, shape)
 
         super().__init__({name: span[0] for name, span in spans.items()}, read)
+
+    def pages(self) -> "FilePages":
+        """Return the same arrays as pages of the file."""
+        return FilePages(self._descriptor, self._spans)
+
+
+class FilePages(LazyArrays):
+    """Arrays that are the pages of an open file, read when they are first looked at.
+
+    All who read the file share them. What is written to an array stays in it, and
+    changes neither the file nor what others have. ``spans`` are shapes and places.
+    """
+
+    def __init__(self, descriptor: int, spans: Mapping[str, Span]) -> None:
+        pages = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+
+        def view(name: str) -> FloatArray:
+            shape, place = spans[name]
+            values = np.frombuffer(pages, "<f4", math.prod(shape), place)
+            return values.reshape(shape)
+
+        super().__init__({name: span[0] for name, span in spans.items()}, view)
 
 
 class ArrayWriter:
@@ -131,7 +161,7 @@ class ArrayWriter:
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def write(self, name: str, value: NDArray[np.float32]) -> None:
+    def write(self, name: str, value: FloatArray) -> None:
         """Append the array of a name, which must be the next of the manifest."""
         if next(iter(self._left), None) != name or self._left[name] != value.shape:
             raise ValueError("expected the next array of the manifest")
@@ -173,6 +203,11 @@ def filed(path: Path, arrays: Arrays) -> ArrayFile:
     return arrays if isinstance(arrays, ArrayFile) else write_arrays(path, arrays)
 
 
+def paged(arrays: Arrays) -> Arrays:
+    """Return arrays as pages of the file that they lie in, if they lie in one."""
+    return arrays.pages() if isinstance(arrays, ArrayFile) else arrays
+
+
 def put_arrays(path: Path, arrays: Arrays) -> None:
     """Put arrays into a file; those that lie in a file of the same disk are linked.
 
@@ -199,11 +234,7 @@ def arrays_digest(arrays: Arrays) -> str:
     return LazyArrays(manifest_of(arrays), arrays.__getitem__).digest
 
 
-Span = tuple[tuple[int, ...], int]
-"""The shape of an array, and where it begins in a file behind the header."""
-
-
-def _read(descriptor: int, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _read(descriptor: int, place: int, shape: tuple[int, ...]) -> FloatArray:
     array = np.empty(shape, "<f4")
     left = array.reshape(-1).view(np.uint8).data
     while left:

@@ -17,6 +17,7 @@ from ctflow_fed.federation.arrays import (
     Manifest,
     arrays_digest,
     manifest_of,
+    paged,
 )
 from ctflow_fed.federation.payload import (
     arrays_of,
@@ -35,7 +36,7 @@ from ctflow_fed.training.adapters import (
     with_up_matrices,
     zero_changes,
 )
-from ctflow_fed.training.merge import AdapterSettings, whole_change
+from ctflow_fed.training.merge import AdapterSettings, add_change, beside
 from ctflow_fed.training.step import trained_weights
 from ctflow_fed.weights import weights_digest
 
@@ -61,12 +62,12 @@ class WholePart:
         return arrays
 
     def network(self, arrays: Arrays) -> FMvT:
-        """Return the network with these weights."""
-        return network_of(self.config, arrays)
+        """Return the network with these weights, to be looked at."""
+        return network_of(self.config, paged(arrays))
 
     def trainable(self, arrays: Arrays) -> FMvT:
         """Return the network that trains these weights."""
-        return self.network(arrays)
+        return network_of(self.config, arrays)
 
     def trained(self, network: FMvT) -> Arrays:
         """Return the weights of a network that `trainable` gave."""
@@ -115,20 +116,21 @@ class AdapterPart:
         changes = self.changes(arrays)
 
         def weight(name: str) -> NDArray[np.float32]:
-            change = whole_change(self.settings, changes, name)
-            start = self.base[name]
-            return start if change is None else np.asarray(start + change.numpy())
+            value = torch.tensor(self.base[name])
+            add_change(value, self.settings, changes, name)
+            return np.asarray(value.numpy())
 
         return LazyArrays(manifest_of(self.base), weight)
 
     def network(self, arrays: Arrays) -> FMvT:
-        """Return a plain network, the base with the adapter merged."""
-        return network_of(self.config, self.merged(arrays))
+        """Return a network that gives the numbers of the base with the adapter."""
+        base = network_of(self.config, paged(self.base))
+        return beside(base, self.settings, self.changes(arrays))
 
     def trainable(self, arrays: Arrays) -> FMvT:
         """Return the network that trains the adapter; it needs peft."""
-        base, changes = network_of(self.config, self.base), self.changes(arrays)
-        return with_up_matrices(base, self.settings, changes, arrays)
+        base = network_of(self.config, paged(self.base))
+        return with_up_matrices(base, self.settings, self.changes(arrays), arrays)
 
     def trained(self, network: FMvT) -> Arrays:
         """Return the changes of a network that `trainable` gave."""

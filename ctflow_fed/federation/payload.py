@@ -11,6 +11,7 @@ from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation.arrays import (
     ArrayFile,
     Arrays,
+    FilePages,
     LazyArrays,
     Manifest,
     manifest_of,
@@ -58,12 +59,16 @@ def blank_network(config: FMvTConfig) -> FMvT:
 
 
 def network_of(config: FMvTConfig, arrays: Arrays) -> FMvT:
-    """Return the network of a configuration that has copies of these weights."""
+    """Return the network of a configuration that has these weights for its own.
+
+    They are copies, unless they are pages of a file, which are its own without one.
+    """
     network = blank_network(config)
     check_manifest(network_manifest(network), manifest_of(arrays))
     # What is read from a file is a copy.
-    copied = torch.from_numpy if isinstance(arrays, ArrayFile) else torch.tensor
-    weights = {name: copied(arrays[name]) for name in arrays}
+    is_own = isinstance(arrays, ArrayFile | FilePages)
+    own = torch.from_numpy if is_own else torch.tensor
+    weights = {name: own(arrays[name]) for name in arrays}
     network.load_state_dict(weights, assign=True)
     return network
 

@@ -5,12 +5,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ctflow_fed.errors import SettingsError
 from ctflow_fed.model import FMvT, Provenance
 
-__all__ = ["Adapter", "AdapterSettings", "merged", "moved", "unmerged", "whole_change"]
+__all__ = [
+    "Adapter",
+    "AdapterSettings",
+    "add_change",
+    "beside",
+    "merged",
+    "moved",
+    "unmerged",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,6 @@ def unmerged(network: FMvT, adapter: Adapter) -> FMvT:
     return moved(network, adapter.settings, adapter.changes, sign=-1.0)
 
 
-@torch.no_grad()
 def moved(
     network: FMvT,
     settings: AdapterSettings,
@@ -61,18 +69,62 @@ def moved(
     """Return a copy of ``network`` with the changes of an adapter added to it."""
     copied = copy.deepcopy(network)
     for name, weight in copied.named_parameters():
-        change = whole_change(settings, changes, name)
-        if change is not None:
-            weight.add_(change.to(weight), alpha=sign)
+        add_change(weight, settings, changes, name, sign)
     return copied
 
 
-def whole_change(
-    settings: AdapterSettings, changes: Mapping[str, Tensor], name: str
-) -> Tensor | None:
-    """Return what is added to a weight, in its own shape; None where it stays."""
+@torch.no_grad()
+def add_change(
+    weight: Tensor,
+    settings: AdapterSettings,
+    changes: Mapping[str, Tensor],
+    name: str,
+    sign: float = 1.0,
+) -> None:
+    """Add to the weight of a name, where it lies, what an adapter changes of it."""
     layer = name.removesuffix(".weight")
-    if f"{layer}.lora_B" not in changes:
-        return changes[name].float() if name in changes else None
-    up, down = changes[f"{layer}.lora_B"], changes[f"{layer}.lora_A"]
-    return settings.alpha / settings.rank * (up.float() @ down.float())
+    if f"{layer}.lora_B" in changes:
+        up, down = changes[f"{layer}.lora_B"], changes[f"{layer}.lora_A"]
+        scale = sign * settings.alpha / settings.rank
+        weight.addmm_(up.to(weight), down.to(weight), alpha=scale)
+    elif name in changes:
+        weight.add_(changes[name].to(weight), alpha=sign)
+
+
+@torch.no_grad()
+def beside(
+    network: FMvT, settings: AdapterSettings, changes: Mapping[str, Tensor]
+) -> FMvT:
+    """Return ``network`` itself, giving the numbers that it would with an adapter.
+
+    The low-rank updates are computed beside the layers: no weight is copied or changed,
+    but for those that are trained in full.
+    """
+    for name, weight in network.named_parameters():
+        if name in changes:
+            weight.add_(changes[name].to(weight))
+    for name in changes:
+        if name.endswith(".lora_B"):
+            layer = name.removesuffix(".lora_B")
+            up = settings.alpha / settings.rank * changes[name].float()
+            down = changes[f"{layer}.lora_A"].float()
+            below = network.get_submodule(layer)
+            network.set_submodule(layer, _LowRank(below, up, down))
+    return network
+
+
+class _LowRank(nn.Module):
+    """A layer, and ``up @ down`` of what it is given."""
+
+    up: Tensor
+    down: Tensor
+
+    def __init__(self, layer: nn.Module, up: Tensor, down: Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("up", up)
+        self.register_buffer("down", down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.layer(x)
+        return made + F.linear(F.linear(x, self.down), self.up)

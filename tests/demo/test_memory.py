@@ -9,11 +9,10 @@ from ctflow_fed.demo.memory import PeakMemory, resident_mb
 def test_memory_that_is_held_for_a_while_is_seen():
     before = resident_mb(os.getpid())
 
-    with PeakMemory() as memory:
-        # Pages of its own: an array may be given what the allocator had kept.
-        with mmap.mmap(-1, 200 * 2**20) as held:
-            held.write(bytes(1) * len(held))
-            memory._look()
+    # Pages of its own: an array may be given what the allocator had kept.
+    with PeakMemory() as memory, mmap.mmap(-1, 200 * 2**20) as held:
+        held.write(bytes(1) * len(held))
+        memory._look()
 
     assert memory.peak_mb > before + 150
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ctflow_fed.federation import ArrayFile, arrays_digest, manifest_of, write_arrays
-from ctflow_fed.federation.arrays import ArrayWriter, put_arrays
+from ctflow_fed.federation.arrays import ArrayWriter, paged, put_arrays
 
 ARRAYS = {
     "b": np.float32([[1, -2, 3], [4, 5, -6]]),
@@ -45,6 +45,22 @@ def test_what_was_opened_is_read_whatever_takes_its_place(tmp_path):
 
     assert is_same(first, ARRAYS)
     assert is_same(second, others)
+
+
+def test_what_is_written_to_pages_of_a_file_stays_in_them(tmp_path):
+    written = write_arrays(tmp_path / "x", ARRAYS)
+    pages = paged(written)
+    write_arrays(tmp_path / "x", {name: value + 1 for name, value in ARRAYS.items()})
+
+    assert is_same(pages, ARRAYS)
+    pages["b"][:] = 7
+    assert (pages["b"] == 7).all()
+    assert is_same(written, ARRAYS)
+    assert is_same(paged(written), ARRAYS)
+
+
+def test_arrays_that_lie_in_no_file_have_no_pages():
+    assert paged(ARRAYS) is ARRAYS
 
 
 def test_arrays_of_a_file_are_put_elsewhere_without_being_copied(tmp_path):

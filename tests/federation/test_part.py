@@ -7,8 +7,22 @@ import pytest
 import torch
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation import arrays_of, federated_average, part_of
-from ctflow_fed.model import PRESETS, FMvTConfig, fresh_network
+from ctflow_fed.federation import (
+    ArrayFile,
+    arrays_digest,
+    arrays_of,
+    federated_average,
+    network_of,
+    part_of,
+    write_arrays,
+)
+from ctflow_fed.model import (
+    PRESETS,
+    Conditions,
+    FMvTConfig,
+    FrameConditions,
+    fresh_network,
+)
 from ctflow_fed.model.fmvt import is_extension
 
 SMALL = FMvTConfig(layers=1, features=32, heads=2)
@@ -31,6 +45,18 @@ def noisy(arrays, seed, size=0.1):
     }
 
 
+@torch.inference_mode()
+def numbers_of(network):
+    generator = torch.Generator().manual_seed(0)
+    noise, context = torch.randn(2, 1, 16, 16, 8, 8, generator=generator)
+    features = network.frame_embedder.geometry.in_features // 13
+    unknown = torch.zeros(1, 16, dtype=torch.bool)
+    frames = FrameConditions.of(torch.zeros(1, 16, features), unknown, torch.zeros(1))
+    report = torch.randn(1, 3, 768, generator=generator)
+    told = Conditions(context, report, torch.ones(1, 3).bool(), frames)
+    return network(noise, torch.tensor([0.7]), told)
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("released", [False, True])
 def test_what_is_trained_is_what_was_sent_until_a_step_is_taken(rank, released):
@@ -47,11 +73,31 @@ def test_the_mean_of_adapters_is_the_mean_of_their_networks(released):
     part = part_in(base(released=released), adapter_rank=4, seed=0)
     updates = {site: noisy(part.first, seed) for seed, site in enumerate(SHARES)}
 
-    of_means = part.network(federated_average(updates, SHARES)).state_dict()
-    networks = {s: part.network(each).state_dict() for s, each in updates.items()}
+    of_means = part.merged(federated_average(updates, SHARES))
+    networks = {site: part.merged(each) for site, each in updates.items()}
     for name, value in of_means.items():
         mean = sum(SHARES[site] * networks[site][name] for site in SHARES)
-        assert torch.allclose(value, mean, atol=1e-6)
+        assert np.allclose(value, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_network_with_its_adapter_beside_it_gives_the_merged_ones_numbers(
+    tmp_path, released
+):
+    network = base(released=released)  # its last layer is one of zeros
+    filled = noisy(arrays_of(network), seed=0)
+    weights = write_arrays(tmp_path / "base", filled)
+    part = part_of(network.config, weights, adapter_rank=4, seed=0)
+    moved = noisy(part.first, seed=1)
+
+    beside = numbers_of(part.network(moved))
+    merged = numbers_of(network_of(part.config, part.merged(moved)))
+    alone = numbers_of(network_of(part.config, weights))
+
+    largest = merged.abs().max()
+    assert (beside - merged).abs().max() < 1e-4 * largest
+    assert (beside - alone).abs().max() > 1e-2 * largest
+    assert arrays_digest(ArrayFile(weights.path)) == part.base_digest
 
 
 def test_an_adapter_sends_a_few_of_the_weights_and_no_matrix_a():
@@ -75,8 +121,8 @@ def test_our_extensions_of_a_released_network_travel_with_an_adapter():
 def test_an_adapter_begins_as_its_base():
     part = part_in(base(), adapter_rank=4, seed=0)
 
-    before, after = base().state_dict(), part.network(part.first).state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    before, after = base().state_dict(), part.merged(part.first)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
     assert part.length(part.first) == part.length(noisy(part.first, 1)) > 0
 
 
