@@ -122,7 +122,8 @@ def _play_round(
     elif results:
         job.advance({site: result.arrays for site, result in results.items()}, slices)
     unasked = trained.silent | set(barred)
-    loss_after, told = _global_loss(exchange, job, number, unasked)
+    with job.filing():
+        loss_after, told = _global_loss(exchange, job, number, unasked)
     lossless = {site: f"no loss: {why}" for site, why in told.refused.items()}
     contested = exchange.roster.contested()
     traffic += trained.traffic + told.traffic

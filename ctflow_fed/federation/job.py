@@ -3,7 +3,8 @@
 import shutil
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -165,7 +166,10 @@ class Job:
         )
 
     def advance(self, updates: Mapping[str, Arrays], slices: Mapping[str, int]) -> None:
-        """Make the next global model of the weights that the sites have trained."""
+        """Make the next global model of the weights that the sites have trained.
+
+        All weights of its network are computed in `filing`, or when they are needed.
+        """
         manifest, precision = self.part.manifest, self.settings.precision
         before, folder = self.state, self.ledger.folder / NEXT
         with written(), StateWriter(folder, manifest) as writer:
@@ -176,9 +180,21 @@ class Job:
                 cargo = self.depot.offer("change", pieces, manifest, precision)
                 self.change = Change(arrays_digest(before.weights), cargo)
         self.state = writer.state
-        merged = self.part.merged(self.state.model)
-        with written():
-            self.merged = filed(folder / "model.safetensors", merged)
+        self.merged = self.part.merged(self.state.model)
+
+    @contextmanager
+    def filing(self) -> Iterator[None]:
+        """Write all weights of the network to a file while what is within is done."""
+
+        def write() -> Arrays:
+            with written():
+                path = self.ledger.folder / NEXT / "model.safetensors"
+                return filed(path, self.merged)
+
+        with ThreadPoolExecutor(1) as hand:
+            writing = hand.submit(write)
+            yield
+            self.merged = writing.result()
 
     def _steps(
         self,

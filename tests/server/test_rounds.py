@@ -167,18 +167,20 @@ def test_a_job_is_played_by_one_server_at_a_time(direct_grid, stores, settings):
     assert not is_playing(Path(settings.out))
 
 
+@pytest.mark.parametrize("what", ["write_package", "filed"])
 def test_a_full_disk_ends_the_job_with_a_sentence_and_loses_nothing(
-    direct_grid, stores, settings, tmp_path, monkeypatch
+    direct_grid, stores, settings, tmp_path, monkeypatch, what
 ):
     unbroken = replace(settings, out=str(tmp_path / "unbroken"))
     play_job(direct_grid(stores), unbroken)
 
-    def full(folder, *_):
-        (folder / "model.safetensors").write_bytes(b"all that was room for")
+    def full(place, *_):
+        path = place / "model.safetensors" if place.is_dir() else place
+        path.write_bytes(b"all that was room for")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("ctflow_fed.federation.job.write_package", full)
+        patch.setattr(f"ctflow_fed.federation.job.{what}", full)
         with pytest.raises(IncompleteError, match=r"No space left .*; make room"):
             play_job(direct_grid(stores), settings)
     assert list((Path(settings.out) / "rounds").iterdir()) == []
