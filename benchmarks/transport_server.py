@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ctflow_fed.federation import (
     FederationSettings,
     LazyArrays,
-    check_update,
+    check_change,
     moved_by,
     open_job,
     packed,
@@ -58,8 +58,9 @@ def main() -> None:
         for number, shard in enumerate(cargo):
             shutil.copyfile(folder / "outbox" / shard.digest, place / f"{number:02d}")
         taken = job.depot.take(cargo, site)
-        updates[site] = moved_by(start, unstow(cargo, manifest, PRECISION, taken))
-        check_update(updates[site], start, length)
+        sent = unstow(cargo, manifest, PRECISION, taken)
+        check_change(sent, length)
+        updates[site] = moved_by(start, sent)
     job.advance(updates, dict.fromkeys(names, 100))
     averaging = most_megabytes()
     job.save(folder / "model", PROVENANCE)

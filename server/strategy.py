@@ -20,11 +20,12 @@ from ctflow_fed.federation import (
     RoundOrder,
     SiteFacts,
     cargo_bytes,
+    check_change,
     check_manifest,
     check_receipt,
-    check_update,
     manifest_of,
     moved_by,
+    moved_from,
     unstow,
 )
 from ctflow_fed.training import PrivacySettings
@@ -227,10 +228,9 @@ def update_in(
         raise UpdateError("expected the weights of a site, got a reply without them")
     folder = depot.take(cargo, site) if isinstance(cargo, tuple) else depot.folder
     manifest = manifest_of(start)
-    update = unstow(cargo, manifest, precision, folder)
-    if precision != "float32":
-        update = moved_by(start, update)
-    moved = check_update(update, start, length)
+    sent, values = unstow(cargo, manifest, precision, folder), precision == "float32"
+    moved = check_change(moved_from(sent, start) if values else sent, length)
+    update = sent if values else moved_by(start, sent)
     return with_numbers(content, update, moved, privacy)
 
 

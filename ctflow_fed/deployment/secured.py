@@ -22,8 +22,9 @@ from ctflow_fed.federation import (
     RoundOrder,
     SiteState,
     WireArray,
-    check_update,
+    check_change,
     manifest_of,
+    moved_from,
     norm_of,
     unpack,
 )
@@ -96,6 +97,6 @@ def _masked(
         for name, each in sent.items()
     }
     update = unpack(wire, manifest_of(start))
-    check_update(update, start, norm_of(base))
+    check_change(moved_from(update, start), norm_of(base))
     question = dict(message.content["secure"])
     return masked_record(desk.mask(question, order, update, start))

@@ -24,12 +24,13 @@ from ctflow_fed.threads import ahead
 __all__ = [
     "arrays_of",
     "blank_network",
+    "check_change",
     "check_finite",
     "check_manifest",
-    "check_update",
     "manifest_digest",
     "minus",
     "moved_by",
+    "moved_from",
     "network_manifest",
     "network_of",
     "norm_of",
@@ -99,6 +100,11 @@ def minus(arrays: Arrays, others: Arrays) -> dict[str, NDArray[np.float32]]:
     return {name: np.asarray(value - others[name]) for name, value in arrays.items()}
 
 
+def moved_from(arrays: Arrays, others: Arrays) -> Arrays:
+    """Return the same as `minus`, each array when it is asked for."""
+    return LazyArrays(manifest_of(others), lambda n: np.asarray(arrays[n] - others[n]))
+
+
 def check_manifest(expected: Manifest, got: Manifest) -> None:
     """Refuse arrays whose names or shapes are not those of the round."""
     if set(expected) != set(got):
@@ -125,17 +131,14 @@ def check_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def check_update(update: Arrays, start: Arrays, length: float) -> float:
-    """Return how far an update has moved from ``start``, relative to ``length``.
+def check_change(change: Arrays, length: float) -> float:
+    """Return how long the change of an update is, relative to ``length``.
 
     That is the Euclidean length of the weights of the whole network. Raises
-    ``UpdateError`` where a number is not finite or the move is absurdly long.
+    ``UpdateError`` where a number is not finite or the change is absurdly long.
     """
-
-    def move(name: str) -> NDArray[np.float32]:
-        return np.asarray(check_finite(update[name]) - start[name])
-
-    moved = norm_of(LazyArrays(manifest_of(start), move)) / max(length, 1e-12)
+    finite = LazyArrays(manifest_of(change), lambda name: check_finite(change[name]))
+    moved = norm_of(finite) / max(length, 1e-12)
     if moved > LARGEST_MOVE:
         raise UpdateError(
             f"the update moved {moved:.3g} times the length of the weights, more than "
