@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ctflow_fed.clips import CLIP_SLICES
 from ctflow_fed.ct.store import LatentStore, StudyRecord
 from ctflow_fed.flow import flow_matching_loss, straight_path
+from ctflow_fed.machine import autocast
 from ctflow_fed.model import FMvT, ModelPackage
 from ctflow_fed.seeds import derive_seed
 from ctflow_fed.training import check_origin
@@ -125,7 +126,11 @@ def _whole_clips(record: StudyRecord) -> Iterator[Place]:
 
 @torch.inference_mode()
 def _mean_loss(network: FMvT, batch: ClipBatch, weights: Tensor, seed: int) -> float:
-    """Return the mean loss over clips and `TIMES`; noise depends on the seed alone."""
+    """Return the mean loss over clips and `TIMES`; noise depends on the seed alone.
+
+    In bfloat16, where the device computes it, a loss is off by a few thousandths of how
+    far those of patients lie apart.
+    """
     device = next(network.parameters()).device
     batch, weights = batch.to(device), weights.to(device)[:, None, None, None]
     scored = batch.scored[:, None, :, None, None].float() * weights
@@ -135,6 +140,7 @@ def _mean_loss(network: FMvT, batch: ClipBatch, weights: Tensor, seed: int) -> f
         noise = torch.randn(batch.data.shape, generator=generator).to(device)
         t = torch.full((len(batch.data),), time, device=device)
         path = straight_path(batch.data, noise, t)
-        velocity = network(path.x_t, t, batch.conditions)
+        with autocast(device):
+            velocity = network(path.x_t, t, batch.conditions)
         losses.append(flow_matching_loss(velocity, path.u_t, scored))
     return float(torch.stack(losses).mean())
