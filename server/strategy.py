@@ -228,9 +228,12 @@ def update_in(
         raise UpdateError("expected the weights of a site, got a reply without them")
     folder = depot.take(cargo, site) if isinstance(cargo, tuple) else depot.folder
     manifest = manifest_of(start)
-    sent, values = unstow(cargo, manifest, precision, folder), precision == "float32"
-    moved = check_change(moved_from(sent, start) if values else sent, length)
-    update = sent if values else moved_by(start, sent)
+    sent = unstow(cargo, manifest, precision, folder)
+    if precision == "float32":
+        update, change = sent, moved_from(sent, start)
+    else:
+        update, change = moved_by(start, sent), sent
+    moved = check_change(change, length)
     return with_numbers(content, update, moved, privacy)
 
 

@@ -159,11 +159,11 @@ def plan(  # noqa: PLR0913  # what a plan can say, each by its name
     left = _filled(ratio, patients) - len(sets) - len(given)
     sets += list(patients.evening(left, [*sets, *given], wanted, seed))
 
-    prompts: list[tuple[str, Findings, PromptSource]] = []
-    for number, found in enumerate(sets):
-        text, source = wording.compose(found, derive_seed(seed, "report", number))
-        prompts.append((text, found, source))
-    prompts += [(*each, "given") for each in zip(reports, given, strict=True)]
+    prompts: list[tuple[str, PromptSource, Findings]] = [
+        (*wording.compose(found, derive_seed(seed, "report", number)), found)
+        for number, found in enumerate(sets)
+    ]
+    prompts += [(t, "given", found) for t, found in zip(reports, given, strict=True)]
     return Plan(
         tuple(
             SynthRequest(
@@ -174,7 +174,7 @@ def plan(  # noqa: PLR0913  # what a plan can say, each by its name
                 slice_mm=slice_mm,
                 source=source,
             )
-            for number, (text, findings, source) in enumerate(prompts)
+            for number, (text, source, findings) in enumerate(prompts)
         )
     )
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
@@ -19,12 +19,12 @@ from ctflow_fed.federation.arrays import (
     write_arrays,
 )
 from ctflow_fed.federation.depot import Depot
-from ctflow_fed.federation.encoding import Wire, WireArray, compress
+from ctflow_fed.federation.encoding import Wire, WireArray
 from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, written
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Change
 from ctflow_fed.federation.part import AdapterPart, Part, part_of
-from ctflow_fed.federation.payload import arrays_of, blank_network, minus, plus
+from ctflow_fed.federation.payload import arrays_of, blank_network
 from ctflow_fed.federation.preflight import (
     SiteFacts,
     agreed_header,
@@ -46,6 +46,7 @@ from ctflow_fed.federation.strategies import (
     ServerState,
     advance,
     follow,
+    rounded,
 )
 from ctflow_fed.locks import locked
 from ctflow_fed.model import Provenance, start_network
@@ -212,7 +213,7 @@ class Job:
             sent = {site: {name: each[name]} for site, each in updates.items()}
             mean = strategy.average(sent, shares)
             state = advance(before, mean, strategy, settings.server_rate)
-            state, wire = _rounded(before, state, settings.precision)
+            state, wire = rounded(before, state, settings.precision)
             return follow(state, settings.server_ema, number), wire
 
         for state, wire in ahead(step, self.part.manifest):
@@ -325,22 +326,6 @@ def _depot(settings: FederationSettings) -> Depot:
     out = Path(settings.out)
     outside = Path(settings.nodes).parent if settings.nodes else out
     return Depot(outside / "shards", out / "arrived")
-
-
-def _rounded(
-    before: ServerState, state: ServerState, precision: str
-) -> tuple[ServerState, Wire]:
-    """Return the state with the weights that sites get when their change is rounded.
-
-    What rounding takes from it is part of the next change. Nothing is rounded, and no
-    change is sent, in float32.
-    """
-    if precision == "float32":
-        return state, {}
-    step = minus(state.weights, before.weights)
-    done = compress(step, before.residual, precision)
-    weights = plus(before.weights, done.arrived)
-    return replace(state, weights=weights, residual=done.residual), done.wire
 
 
 def _last_round(ledger: Ledger, *, merged: bool) -> tuple[ServerState, Provenance]:

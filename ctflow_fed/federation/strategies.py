@@ -19,8 +19,10 @@ from ctflow_fed.federation.aggregate import (
     trimmed_mean,
 )
 from ctflow_fed.federation.arrays import Arrays
+from ctflow_fed.federation.encoding import Wire, compress
+from ctflow_fed.federation.payload import minus, plus
 
-__all__ = ["STRATEGIES", "ServerState", "Strategy", "advance", "follow"]
+__all__ = ["STRATEGIES", "ServerState", "Strategy", "advance", "follow", "rounded"]
 
 TAU = 1e-3
 """How adaptive FedAdam is; the value of its paper's main experiments."""
@@ -166,3 +168,19 @@ def follow(state: ServerState, decay: float, round_number: int) -> ServerState:
         for name, value in state.weights.items()
     }
     return replace(state, average=average)
+
+
+def rounded(
+    before: ServerState, state: ServerState, precision: str
+) -> tuple[ServerState, Wire]:
+    """Return the state with the weights that sites get when their change is rounded.
+
+    What rounding takes from it is part of the next change. Nothing is rounded, and no
+    change is sent, in float32.
+    """
+    if precision == "float32":
+        return state, {}
+    step = minus(state.weights, before.weights)
+    done = compress(step, before.residual, precision)
+    weights = plus(before.weights, done.arrived)
+    return replace(state, weights=weights, residual=done.residual), done.wire

@@ -6,6 +6,7 @@ from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import (
     arrays_of,
     check_change,
+    manifest_digest,
     manifest_of,
     moved_from,
     network_of,
@@ -57,3 +58,11 @@ def test_an_honest_update_tells_how_far_it_moved():
     moved = check_change(moved_from(update, ARRAYS), norm_of(ARRAYS))
     assert moved == pytest.approx(0.5)
     assert norm_of(ARRAYS) == pytest.approx((0 + 1 + 4 + 9 + 16 + 25 + 0.25) ** 0.5)
+
+
+def test_the_manifest_digest_depends_on_names_and_shapes_but_not_on_order():
+    backwards = dict(reversed(ARRAYS.items()))
+    other = {**ARRAYS, "b": np.zeros(2, np.float32)}
+
+    assert manifest_digest(manifest_of(backwards)) == manifest_digest(MANIFEST)
+    assert manifest_digest(manifest_of(other)) != manifest_digest(MANIFEST)
