@@ -87,10 +87,16 @@ def _status(process: int) -> dict[str, float]:
 
 
 def _program(process: int) -> str:
+    folder = Path(f"/proc/{process}")
     try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+        words = (folder / "cmdline").read_bytes().decode().split("\0")
+        name = (folder / "comm").read_text().strip()
     except OSError:
         return "ended"
+    if name == "flwr-clientapp":  # a copy of another process, but for its name
+        return name
+    if "-m" in words:
+        return words[words.index("-m") + 1].rpartition(".")[2]
     names = [Path(word).name for word in words[:2]]
     return names[1] if names[0].startswith("python") else names[0].split(":")[0]
 

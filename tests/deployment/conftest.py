@@ -212,9 +212,10 @@ class Server:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = path.read_bytes().decode().split("\0")
+                name = path.with_name("comm").read_text().strip()
             except OSError:
                 continue
-            is_it = any(Path(word).name == program for word in words[:3])
+            is_it = program in (name, *(Path(word).name for word in words[:3]))
             if is_it and any(word.endswith(str(port)) for word in words):
                 found.append(int(path.parent.name))
         return found

@@ -2,17 +2,22 @@
 
 Flower is entered at five names of three of its modules, which `check_seam` and a test
 look at: the connection to the server, its HTTP client, the command itself, and the two
-numbers that say how long it waits for a program.
+numbers that say how long it waits for a program. Programs are begun by a SuperExec of
+ours (`programs`), which shows a secret of this start.
 """
 
 import importlib
 import inspect
 import logging
 import os
+import secrets
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import flwr
@@ -23,8 +28,10 @@ from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.deployment.site.connection import GatedConnection
 from ctflow_fed.deployment.site.exchange import FLOWER, Flower
 from ctflow_fed.deployment.site.patient_client import PatientClient, end_process
+from ctflow_fed.deployment.site.programs import command
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import MismatchError
+from ctflow_fed.files import write_private
 
 __all__ = ["check_seam", "run_supernode", "wait_for_programs"]
 
@@ -43,6 +50,10 @@ a host that is busy never gets beyond.
 
 SILENT_SECONDS = 60
 """How long a program that has begun may say nothing, as in Flower; it speaks by 25."""
+
+SECRET = "superexec.secret"
+STOP_SECONDS = 5.0
+"""How long this process may outlive its SuperExec: both are told to stop at once."""
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +104,30 @@ def run_supernode(site: Site, port: int) -> NoReturn:
     os.environ.update(flower_environment(site.kit))
     os.environ.update(_gpu(site.policy.gpu_share))
     os.chdir(site.kit)
+    _start_programs(site.kit / SECRET, port)
     sys.argv = ["flower-supernode", *_words(site, port)]
     flower_supernode()
     end_process("the SuperNode has lost its server")
 
 
+def _start_programs(secret: Path, port: int) -> None:
+    """Start the SuperExec, and end with it."""
+    write_private(secret, secrets.token_hex(32).encode())
+    parent = ["--parent-pid", str(os.getpid())]
+    started = subprocess.Popen([*command(port, secret), *parent])
+
+    def watch() -> None:
+        started.wait()
+        time.sleep(STOP_SECONDS)
+        end_process("the site's SuperExec has ended")
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _words(site: Site, port: int) -> list[str]:
     return [
         *("--superlink", site.address, "--root-certificates", "ca.crt"),
+        *("--isolation", "process", "--superexec-auth-secret-file", SECRET),
         *("--auth-supernode-private-key", "site.key"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--node-config", _node_config(site)),
