@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ctflow_fed.federation import (
     FederationSettings,
-    LazyArrays,
     check_change,
     moved_by,
     open_job,
@@ -26,6 +25,7 @@ from ctflow_fed.federation import (
     stow,
     unstow,
 )
+from ctflow_fed.federation.arrays import PiecedArrays, Run
 from ctflow_fed.model import Provenance
 
 PRECISION, LENGTH = "int8", 1e-3
@@ -45,11 +45,10 @@ def main() -> None:
     largest = max(int(np.prod(shape)) for shape in manifest.values())
     noise = np.random.default_rng(0).standard_normal(largest).astype(np.float32)
 
-    def change(name: str) -> NDArray[np.float32]:
-        shape = manifest[name]
-        return (LENGTH * noise[: int(np.prod(shape))]).reshape(shape)
+    def change(run: Run) -> NDArray[np.float32]:
+        return np.asarray(LENGTH * noise[run.span])
 
-    pieces = packed(LazyArrays(manifest, change), manifest, PRECISION)
+    pieces = packed(PiecedArrays(manifest, change), manifest, PRECISION)
     cargo = stow(pieces, manifest, PRECISION, folder / "outbox")
     updates = {}
     for site in names:

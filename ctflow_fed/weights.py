@@ -1,9 +1,12 @@
 """Named weights, whoever trained them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["WeightsDigest", "weights_digest"]
@@ -23,9 +26,18 @@ class WeightsDigest:
         """Take in the next weights."""
         values = weights.detach().cpu()
         values = values.float() if values.is_floating_point() else values
-        self._digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
-        raw = values.reshape(-1).contiguous().view(torch.uint8)
-        self._digest.update(raw.numpy().data)
+        self.begin(name, values.shape, values.dtype)
+        self.update(values.reshape(-1).contiguous().view(torch.uint8).numpy())
+
+    def begin(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Begin the next weights, whose values follow by `update`."""
+        self._digest.update(f"{name} {dtype} {list(shape)} ".encode())
+
+    def update(self, values: NDArray[Any]) -> None:
+        """Take in values that lie one after the other, of the weights begun last."""
+        self._digest.update(np.ascontiguousarray(values).data)
 
     def hexdigest(self) -> str:
         """Return the digest of all that came."""

@@ -104,7 +104,6 @@ from ctflow_fed.federation.shards import (
     shards_to_record,
     stow,
     unstow,
-    wire_in,
 )
 from ctflow_fed.federation.site_state import SiteMemory, SiteState, spent_beside
 from ctflow_fed.federation.status import JobStatus, status_of
@@ -217,6 +216,5 @@ __all__ = [
     "unpack",
     "unstow",
     "weighted_mean",
-    "wire_in",
     "write_arrays",
 ]

@@ -1,7 +1,8 @@
 """Weights as named arrays, which may be more than memory holds.
 
 Whoever goes through arrays by their names has one of them at a time, be they in memory,
-in a file, or computed when they are asked for.
+in a file, or computed when they are asked for. Whoever goes through them by their runs
+has a piece that fits the cache, for which memory need not be found anew.
 """
 
 import json
@@ -14,9 +15,9 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ctflow_fed.files import write_atomically
@@ -30,12 +31,16 @@ __all__ = [
     "FilePages",
     "LazyArrays",
     "Manifest",
+    "PiecedArrays",
+    "Run",
     "arrays_digest",
     "filed",
     "manifest_of",
     "paged",
     "put_arrays",
+    "runs_of",
     "spans_of",
+    "values_of",
     "write_arrays",
 ]
 
@@ -51,7 +56,15 @@ Span = tuple[tuple[int, ...], int]
 """The shape of an array, and where it begins in a file or behind its header."""
 
 PIECE = 2**16  # values; as float64 those of a few sites fit the cache
+LONGEST_RUN = 4 * PIECE
 LONGEST_HEADER = 2**24
+
+
+class Run(NamedTuple):
+    """Values of an array that follow one another; ``span`` counts in one axis."""
+
+    name: str
+    span: slice
 
 
 class LazyArrays(Mapping[str, FloatArray]):
@@ -72,16 +85,47 @@ class LazyArrays(Mapping[str, FloatArray]):
     def __len__(self) -> int:
         return len(self.manifest)
 
+    def values_of(self, run: Run) -> FloatArray:
+        """Return the values of a run, in one axis."""
+        return self[run.name].reshape(-1)[run.span]
+
+    def runs(self) -> Iterator[Run]:
+        """Yield the runs by which all values are had at the least cost, in order."""
+        for name, shape in self.manifest.items():
+            yield Run(name, slice(0, math.prod(shape)))
+
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the arrays, as `arrays_digest` gives it."""
         digest = WeightsDigest()
-        for name, value in self.items():
-            digest.add(name, torch.from_numpy(value))
+        for run in self.runs():
+            if not run.span.start:
+                digest.begin(run.name, self.manifest[run.name])
+            digest.update(self.values_of(run))
         return digest.hexdigest()
 
 
-class ArrayFile(LazyArrays):
+class PiecedArrays(LazyArrays):
+    """Arrays of which ``make`` gives any run, each time that one is asked for."""
+
+    def __init__(self, manifest: Manifest, make: Callable[[Run], FloatArray]) -> None:
+        def whole(name: str) -> FloatArray:
+            shape = manifest[name]
+            return make(Run(name, slice(0, math.prod(shape)))).reshape(shape)
+
+        super().__init__(manifest, whole)
+        self._give = make
+
+    def values_of(self, run: Run) -> FloatArray:
+        """Return the values of a run, in one axis."""
+        return self._give(run)
+
+    def runs(self) -> Iterator[Run]:
+        """Yield runs that fit the cache."""
+        return runs_of(self.manifest)
+
+
+class ArrayFile(PiecedArrays):
     """The float32 arrays of a safetensors file, which stays open.
 
     What was opened is read, whatever takes the place of the file. Raises ``OSError`` or
@@ -99,9 +143,10 @@ class ArrayFile(LazyArrays):
         placed = {n: (shape, begin + place) for n, (shape, place) in spans.items()}
         self._descriptor, self._spans = descriptor, placed
 
-        def read(name: str) -> FloatArray:
-            shape, place = placed[name]
-            return _read(descriptor, place, shape)
+        def read(run: Run) -> FloatArray:
+            shape, place = placed[run.name]
+            first, end, _ = run.span.indices(math.prod(shape))
+            return _read(descriptor, place + 4 * first, end - first)
 
         super().__init__({name: span[0] for name, span in spans.items()}, read)
 
@@ -131,19 +176,22 @@ class FilePages(LazyArrays):
 class ArrayWriter:
     """Writes a safetensors file of float32 arrays that come in the order of names.
 
+    An array comes whole, or in runs.
+
     Used with ``with``: the file is in place when it ends without an error, and then
     ``file`` reads it.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._path, self._partial = path, path.with_name(f".partial-{path.name}")
-        self._left = dict(sorted(manifest.items()))
+        self._shapes = dict(sorted(manifest.items()))
+        self._left = {name: math.prod(each) for name, each in self._shapes.items()}
         self._digest = WeightsDigest()
 
     def __enter__(self) -> "ArrayWriter":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._open = self._partial.open("wb")
-        self._open.write(_header(self._left))
+        self._open.write(_header(self._shapes))
         return self
 
     def __exit__(
@@ -161,14 +209,18 @@ class ArrayWriter:
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def write(self, name: str, value: FloatArray) -> None:
-        """Append the array of a name, which must be the next of the manifest."""
-        if next(iter(self._left), None) != name or self._left[name] != value.shape:
-            raise ValueError("expected the next array of the manifest")
-        del self._left[name]
-        array = np.ascontiguousarray(value, "<f4").reshape(value.shape)
-        self._digest.add(name, torch.from_numpy(array))
-        self._open.write(array.data)
+    def write(self, name: str, values: FloatArray) -> None:
+        """Append values of an array, those that come next by the manifest."""
+        if next(iter(self._left), None) != name or values.size > self._left[name]:
+            raise ValueError("expected the next values of the manifest")
+        if self._left[name] == math.prod(self._shapes[name]):
+            self._digest.begin(name, self._shapes[name])
+        content = np.ascontiguousarray(values, "<f4").reshape(-1)
+        self._digest.update(content)
+        self._open.write(content.data)
+        self._left[name] -= content.size
+        if not self._left[name]:
+            del self._left[name]
 
     @property
     def digest(self) -> str:
@@ -189,12 +241,28 @@ def spans_of(values: int) -> Iterator[slice]:
         yield slice(place, place + PIECE)
 
 
+def runs_of(manifest: Manifest) -> Iterator[Run]:
+    """Yield runs that fit the cache, of all arrays in the order of their names."""
+    for name in sorted(manifest):
+        size = math.prod(manifest[name])
+        for place in range(0, max(size, 1), LONGEST_RUN):
+            yield Run(name, slice(place, min(place + LONGEST_RUN, size)))
+
+
+def values_of(arrays: Arrays, run: Run) -> FloatArray:
+    """Return the values of a run in one axis; of arrays in memory it is a view."""
+    if isinstance(arrays, LazyArrays):
+        return arrays.values_of(run)
+    return arrays[run.name].reshape(-1)[run.span]
+
+
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
-    """Write arrays one after the other, and return them as they lie in the file."""
-    names = sorted(arrays)
-    with ArrayWriter(path, manifest_of(arrays)) as writer:
-        for name, value in zip(names, ahead(arrays.__getitem__, names), strict=True):
-            writer.write(name, value)
+    """Write arrays run by run, and return them as they lie in the file."""
+    lazy = _lazy(arrays)
+    runs = list(lazy.runs())
+    with ArrayWriter(path, lazy.manifest) as writer:
+        for run, values in zip(runs, ahead(lazy.values_of, runs), strict=True):
+            writer.write(run.name, values)
     return writer.file
 
 
@@ -229,14 +297,18 @@ def manifest_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
 
 def arrays_digest(arrays: Arrays) -> str:
     """Return the SHA-256 of weights, the same as that of a network that holds them."""
+    return _lazy(arrays).digest
+
+
+def _lazy(arrays: Arrays) -> LazyArrays:
     if isinstance(arrays, LazyArrays):
-        return arrays.digest
-    return LazyArrays(manifest_of(arrays), arrays.__getitem__).digest
+        return arrays
+    return LazyArrays(manifest_of(arrays), arrays.__getitem__)
 
 
-def _read(descriptor: int, place: int, shape: tuple[int, ...]) -> FloatArray:
-    array = np.empty(shape, "<f4")
-    left = array.reshape(-1).view(np.uint8).data
+def _read(descriptor: int, place: int, count: int) -> FloatArray:
+    array = np.empty(count, "<f4")
+    left = array.view(np.uint8).data
     while left:
         count = os.preadv(descriptor, [left], place)
         if not count:

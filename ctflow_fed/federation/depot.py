@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ctflow_fed.federation.arrays import Manifest
-from ctflow_fed.federation.encoding import WireArray
 from ctflow_fed.federation.ledger import written
 from ctflow_fed.federation.shards import Cargo, Shard, check_shards, stow
 
@@ -29,7 +28,7 @@ class Depot:
     def offer(
         self,
         kind: str,
-        pieces: Iterable[tuple[str, WireArray]],
+        pieces: Iterable[tuple[str, bytes]],
         manifest: Manifest,
         precision: str,
     ) -> Cargo:

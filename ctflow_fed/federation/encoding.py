@@ -5,7 +5,7 @@ from its shape and the precision, and what they decode to is finite or refused.
 
     float32     4 bytes a value, exact
     bfloat16    2 bytes a value
-    int8        1 byte a value, and a float32 scale before them for each block of 256
+    int8        a float32 scale before each block of 256, and 1 byte a value
 
 Both lossy ones round to the nearest even and send changes, not values. What rounding
 takes from a change is added to the next one (error feedback, arXiv 1901.09847), so
@@ -13,7 +13,7 @@ that over the rounds nothing is lost.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,16 @@ import torch
 from numpy.typing import NDArray
 
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, Manifest, manifest_of
-from ctflow_fed.federation.payload import check_finite, check_manifest, minus, plus
+from ctflow_fed.federation.arrays import (
+    Arrays,
+    Manifest,
+    Run,
+    manifest_of,
+    runs_of,
+    values_of,
+)
+from ctflow_fed.federation.payload import check_finite, check_manifest
+from ctflow_fed.threads import ahead
 
 __all__ = [
     "PRECISIONS",
@@ -30,10 +38,13 @@ __all__ = [
     "Compressed",
     "Wire",
     "WireArray",
+    "bytes_for",
     "bytes_of",
     "compress",
     "decode",
+    "decoded",
     "encoded_bytes",
+    "joined",
     "pack",
     "packed",
     "unpack",
@@ -44,6 +55,7 @@ RAW = "ctflow.raw"
 
 BLOCK = 256  # values that share a scale
 LARGEST_CODE = 127
+CODED = np.dtype([("scale", "<f4"), ("codes", "i1", BLOCK)])
 
 
 class WireArray(NamedTuple):
@@ -61,24 +73,41 @@ Wire = Mapping[str, WireArray]
 class Compressed(NamedTuple):
     """A change as it travels, what arrives of it, and what is left for the next."""
 
-    wire: Wire
-    arrived: Arrays
-    residual: Arrays
+    data: bytes
+    arrived: NDArray[np.float32]
+    residual: NDArray[np.float32]
 
 
 def pack(arrays: Arrays, precision: str = "float32") -> dict[str, WireArray]:
     """Return arrays as they travel."""
-    return dict(packed(arrays, manifest_of(arrays), precision))
+    manifest = manifest_of(arrays)
+    return joined(packed(arrays, manifest, precision), manifest, precision)
 
 
 def packed(
     arrays: Arrays, manifest: Manifest, precision: str = "float32"
-) -> Iterator[tuple[str, WireArray]]:
-    """Yield arrays as they travel, in the order of their names."""
-    encode = CODECS[precision].encode
-    for name in sorted(manifest):
-        data = encode(arrays[name].reshape(-1))
-        yield name, WireArray(precision, manifest[name], data)
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the bytes of arrays as they travel, run by run, each with its name."""
+    runs = list(runs_of(manifest))
+
+    def encoded(run: Run) -> bytes:
+        return CODECS[precision].encode(values_of(arrays, run))
+
+    for run, data in zip(runs, ahead(encoded, runs), strict=True):
+        yield run.name, data
+
+
+def joined(
+    pieces: Iterable[tuple[str, bytes]], manifest: Manifest, precision: str
+) -> dict[str, WireArray]:
+    """Return arrays of which `packed` gave the pieces."""
+    parts: dict[str, list[bytes]] = {name: [] for name in sorted(manifest)}
+    for name, data in pieces:
+        parts[name].append(data)
+    return {
+        name: WireArray(precision, manifest[name], b"".join(each))
+        for name, each in parts.items()
+    }
 
 
 def unpack(
@@ -91,31 +120,45 @@ def unpack(
 
 def decode(array: WireArray, precision: str) -> NDArray[np.float32]:
     """Return the values of an array, finite and of the length that its shape says."""
-    codec = CODECS[precision]
-    expected = codec.length_of(math.prod(array.shape))
-    if array.dtype != precision or len(array.data) != expected:
+    count = math.prod(array.shape)
+    if array.dtype != precision or len(array.data) != bytes_for(count, precision):
         raise UpdateError(
             f"expected every array as {precision} of the length that its shape says, "
             "got another; install the same version at the server and at every site"
         )
-    return check_finite(codec.decode(array.data).reshape(array.shape))
+    return decoded(array.data, precision).reshape(array.shape)
+
+
+def decoded(data: bytes, precision: str) -> NDArray[np.float32]:
+    """Return the values of a run; where they are not finite, it is refused."""
+    return check_finite(CODECS[precision].decode(data))
+
+
+def bytes_for(count: int, precision: str) -> int:
+    """Return how many bytes so many values of an array have as they travel."""
+    return CODECS[precision].length_of(count)
 
 
 def encoded_bytes(manifest: Manifest, precision: str) -> int:
     """Return how many bytes the arrays of a manifest have as they travel."""
-    length_of = CODECS[precision].length_of
-    return sum(length_of(math.prod(shape)) for shape in manifest.values())
+    counts = (math.prod(shape) for shape in manifest.values())
+    return sum(bytes_for(count, precision) for count in counts)
 
 
-def compress(change: Arrays, residual: Arrays, precision: str) -> Compressed:
-    """Encode a change with what was left of those before, ``residual``.
+def compress(
+    change: NDArray[np.float32], residual: NDArray[np.float32] | None, precision: str
+) -> Compressed:
+    """Encode a change of one axis with what was left of the one before.
 
-    ``residual`` may be empty. Numbers that are not finite raise ``UpdateError``.
+    ``change`` is used up: what is left of it is written into it. Numbers that are not
+    finite raise ``UpdateError``.
     """
-    wanted = plus(change, residual) if residual else change
-    wire = pack(wanted, precision)
-    arrived = unpack(wire, manifest_of(wanted), precision)
-    return Compressed(wire, arrived, minus(wanted, arrived))
+    if residual is not None:
+        change += residual
+    data = CODECS[precision].encode(change)
+    arrived = decoded(data, precision)
+    change -= arrived
+    return Compressed(data, arrived, change)
 
 
 def bytes_of(wire: Wire) -> int:
@@ -132,7 +175,7 @@ class _Codec(NamedTuple):
 
 
 def _encode_float32(values: NDArray[np.float32]) -> bytes:
-    return values.astype("<f4").tobytes()
+    return np.ascontiguousarray(values, "<f4").tobytes()
 
 
 def _decode_float32(data: bytes) -> NDArray[np.float32]:
@@ -142,42 +185,38 @@ def _decode_float32(data: bytes) -> NDArray[np.float32]:
 def _encode_bfloat16(values: NDArray[np.float32]) -> bytes:
     halves = torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16)
     codes: NDArray[np.int16] = halves.view(torch.int16).numpy()
-    return codes.astype("<i2").tobytes()
+    return codes.astype("<i2", copy=False).tobytes()
 
 
 def _decode_bfloat16(data: bytes) -> NDArray[np.float32]:
-    halves = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.int16))
-    values: NDArray[np.float32] = halves.view(torch.bfloat16).float().numpy()
-    return values
+    """Fill up the bits that a half has not."""
+    bits = np.frombuffer(data, "<u2").astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
 
 
 def _encode_int8(values: NDArray[np.float32]) -> bytes:
-    """Write the scales of all blocks, then a code of -127 to 127 for each value."""
-    blocks = _blocks(values)
+    """Write the scale of each block, then a code of -127 to 127 for each value."""
+    spare = -len(values) % BLOCK
+    filled = np.pad(values, (0, spare)) if spare else values
+    blocks = filled.reshape(-1, BLOCK)
+    coded = np.empty(len(blocks), CODED)
     with np.errstate(all="ignore"):  # what is not finite is found when it is decoded
-        furthest = np.maximum(blocks.max(axis=1), np.abs(blocks.min(axis=1)))
-        scales: NDArray[np.float32] = furthest / np.float32(LARGEST_CODE)
-        codes = blocks / np.where(scales > 0, scales, np.float32(1))[:, None]
-        np.rint(codes, out=codes)
-        np.clip(codes, -LARGEST_CODE, LARGEST_CODE, out=codes)
-        flat: NDArray[np.int8] = codes.astype(np.int8).reshape(-1)[: len(values)]
-    return scales.astype("<f4").tobytes() + flat.tobytes()
+        scale = np.abs(blocks).max(axis=1) / np.float32(LARGEST_CODE)
+        code = blocks / np.where(scale > 0, scale, np.float32(1))[:, None]
+        np.rint(code, out=code)
+        np.clip(code, -LARGEST_CODE, LARGEST_CODE, out=code)
+        coded["scale"], coded["codes"] = scale, code
+    return coded.tobytes()[: _int8_length(len(values))]
 
 
 def _decode_int8(data: bytes) -> NDArray[np.float32]:
     count = _int8_values(len(data))
-    codes = np.frombuffer(data, np.int8, count, len(data) - count)
-    scales = np.frombuffer(data, "<f4", math.ceil(count / BLOCK)).astype(np.float32)
+    coded = np.frombuffer(data + bytes(-count % BLOCK), CODED)
+    values = coded["codes"].astype(np.float32)
     with np.errstate(all="ignore"):
-        values = _blocks(codes.astype(np.float32)) * scales[:, None]
+        values *= coded["scale"][:, None]
     return values.reshape(-1)[:count]
-
-
-def _blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return values as [block, value], the last block filled with zeros."""
-    spare = -len(values) % BLOCK
-    filled = np.pad(values, (0, spare)) if spare else values
-    return filled.reshape(-1, BLOCK)
 
 
 def _int8_length(count: int) -> int:

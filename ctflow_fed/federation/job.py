@@ -13,13 +13,15 @@ from ctflow_fed.federation.aggregate import shares_of
 from ctflow_fed.federation.arrays import (
     ArrayFile,
     Arrays,
+    Run,
     arrays_digest,
     filed,
     put_arrays,
+    runs_of,
+    values_of,
     write_arrays,
 )
 from ctflow_fed.federation.depot import Depot
-from ctflow_fed.federation.encoding import Wire, WireArray
 from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, written
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Change
@@ -202,23 +204,24 @@ class Job:
         updates: Mapping[str, Arrays],
         slices: Mapping[str, int],
         writer: StateWriter,
-    ) -> Iterator[tuple[str, WireArray]]:
-        """Write the next state of each array, and yield its change as it is sent."""
+    ) -> Iterator[tuple[str, bytes]]:
+        """Write the next state run by run, and yield the change as it is sent."""
         settings, number = self.settings, self.ledger.rounds + 1
         strategy = STRATEGIES[settings.strategy]
         shares = shares_of(slices, settings.max_share)
 
-        def step(name: str) -> tuple[ServerState, Wire]:
-            before = self.state.only(name)
-            sent = {site: {name: each[name]} for site, each in updates.items()}
+        def step(run: Run) -> tuple[ServerState, list[bytes]]:
+            before = self.state.only(run)
+            sent = {s: {run.name: values_of(each, run)} for s, each in updates.items()}
             mean = strategy.average(sent, shares)
             state = advance(before, mean, strategy, settings.server_rate)
-            state, wire = rounded(before, state, settings.precision)
-            return follow(state, settings.server_ema, number), wire
+            state, change = rounded(before, state, settings.precision)
+            return follow(state, settings.server_ema, number), change
 
-        for state, wire in ahead(step, self.part.manifest):
+        runs = list(runs_of(self.part.manifest))
+        for run, (state, change) in zip(runs, ahead(step, runs), strict=True):
             writer.write(state)
-            yield from wire.items()
+            yield from ((run.name, data) for data in change)
 
     def check_sites(self, facts: Sequence[SiteFacts]) -> None:
         """Refuse stores that do not fit one another or the model."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, ArrayWriter
-from ctflow_fed.federation.encoding import Compressed, WireArray, compress, packed
+from ctflow_fed.federation.arrays import Arrays, ArrayWriter, Run, runs_of, values_of
+from ctflow_fed.federation.encoding import Compressed, compress, packed
 from ctflow_fed.federation.ledger import SPENT
 from ctflow_fed.federation.order import RoundOrder
 from ctflow_fed.federation.parcel import Opened
@@ -182,16 +182,16 @@ def _encoded(
     if precision == "float32":
         return stow(packed(trained, manifest), manifest, precision, outbox), {}
 
-    def rounded(name: str) -> Compressed:
-        moved = trained[name] - opened.arrays[name]
-        wanted = np.asarray(moved + residual[name] if residual else moved)
-        return compress({name: wanted}, {}, precision)
+    def rounded(run: Run) -> Compressed:
+        moved = values_of(trained, run) - values_of(opened.arrays, run)
+        left = values_of(residual, run) if residual else None
+        return compress(np.asarray(moved), left, precision)
 
-    def pieces(left: ArrayWriter) -> Iterator[tuple[str, WireArray]]:
-        for done in ahead(rounded, manifest):
-            for name, value in done.residual.items():
-                left.write(name, value)
-            yield from done.wire.items()
+    def pieces(left: ArrayWriter) -> Iterator[tuple[str, bytes]]:
+        runs = list(runs_of(manifest))
+        for run, done in zip(runs, ahead(rounded, runs), strict=True):
+            left.write(run.name, done.residual)
+            yield run.name, done.data
 
     with ArrayWriter(outbox / "residual.safetensors", manifest) as left:
         cargo = stow(pieces(left), manifest, precision, outbox)

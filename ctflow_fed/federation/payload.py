@@ -12,10 +12,13 @@ from ctflow_fed.federation.arrays import (
     ArrayFile,
     Arrays,
     FilePages,
-    LazyArrays,
     Manifest,
+    PiecedArrays,
+    Run,
     manifest_of,
+    runs_of,
     spans_of,
+    values_of,
 )
 from ctflow_fed.files import digest_of
 from ctflow_fed.model import FMvT, FMvTConfig
@@ -46,11 +49,12 @@ def arrays_of(network: nn.Module) -> Arrays:
     """Return all weights of a network, as they are when they are asked for."""
     weights = network.state_dict()
 
-    def array(name: str) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = weights[name].detach().cpu().float().numpy()
-        return values
+    def values(run: Run) -> NDArray[np.float32]:
+        found = weights[run.name].detach().reshape(-1)[run.span]
+        array: NDArray[np.float32] = found.cpu().float().numpy()
+        return array
 
-    return LazyArrays(network_manifest(network), array)
+    return PiecedArrays(network_manifest(network), values)
 
 
 def blank_network(config: FMvTConfig) -> FMvT:
@@ -91,8 +95,12 @@ def plus(arrays: Arrays, change: Arrays) -> dict[str, NDArray[np.float32]]:
 
 
 def moved_by(arrays: Arrays, change: Arrays) -> Arrays:
-    """Return the same as `plus`, each array when it is asked for."""
-    return LazyArrays(manifest_of(arrays), lambda n: np.asarray(arrays[n] + change[n]))
+    """Return the same as `plus`, each run when it is asked for."""
+
+    def values(run: Run) -> NDArray[np.float32]:
+        return np.asarray(values_of(arrays, run) + values_of(change, run))
+
+    return PiecedArrays(manifest_of(arrays), values)
 
 
 def minus(arrays: Arrays, others: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -101,8 +109,12 @@ def minus(arrays: Arrays, others: Arrays) -> dict[str, NDArray[np.float32]]:
 
 
 def moved_from(arrays: Arrays, others: Arrays) -> Arrays:
-    """Return the same as `minus`, each array when it is asked for."""
-    return LazyArrays(manifest_of(others), lambda n: np.asarray(arrays[n] - others[n]))
+    """Return the same as `minus`, each run when it is asked for."""
+
+    def values(run: Run) -> NDArray[np.float32]:
+        return np.asarray(values_of(arrays, run) - values_of(others, run))
+
+    return PiecedArrays(manifest_of(others), values)
 
 
 def check_manifest(expected: Manifest, got: Manifest) -> None:
@@ -137,8 +149,11 @@ def check_change(change: Arrays, length: float) -> float:
     That is the Euclidean length of the weights of the whole network. Raises
     ``UpdateError`` where a number is not finite or the change is absurdly long.
     """
-    finite = LazyArrays(manifest_of(change), lambda name: check_finite(change[name]))
-    moved = norm_of(finite) / max(length, 1e-12)
+
+    def finite(run: Run) -> NDArray[np.float32]:
+        return check_finite(values_of(change, run))
+
+    moved = norm_of(PiecedArrays(manifest_of(change), finite)) / max(length, 1e-12)
     if moved > LARGEST_MOVE:
         raise UpdateError(
             f"the update moved {moved:.3g} times the length of the weights, more than "
@@ -150,11 +165,11 @@ def check_change(change: Arrays, length: float) -> float:
 def norm_of(arrays: Arrays) -> float:
     """Return the Euclidean length of all arrays as one vector, in whatever order."""
 
-    def squares(name: str) -> float:
-        values = arrays[name].reshape(-1)
+    def squares(run: Run) -> float:
+        values = values_of(arrays, run)
         return math.fsum(
             float(np.square(values[span], dtype=np.float64).sum())
             for span in spans_of(values.size)
         )
 
-    return math.sqrt(math.fsum(ahead(squares, arrays)))
+    return math.sqrt(math.fsum(ahead(squares, runs_of(manifest_of(arrays)))))

@@ -6,22 +6,27 @@ and sizes only, and no process more than a shard at a time.
 """
 
 import hashlib
+import math
 import re
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, LazyArrays, Manifest
+from ctflow_fed.federation.arrays import Arrays, Manifest, PiecedArrays, Run
 from ctflow_fed.federation.encoding import (
     Wire,
-    WireArray,
+    bytes_for,
     bytes_of,
-    decode,
+    decoded,
     encoded_bytes,
+    joined,
     unpack,
 )
 from ctflow_fed.federation.settings import ConfigValue
@@ -44,7 +49,6 @@ __all__ = [
     "shards_to_record",
     "stow",
     "unstow",
-    "wire_in",
     "write_shards",
 ]
 
@@ -87,19 +91,18 @@ def fits_message(manifest: Manifest, precision: str) -> bool:
 
 
 def stow(
-    pieces: Iterable[tuple[str, WireArray]],
+    pieces: Iterable[tuple[str, bytes]],
     manifest: Manifest,
     precision: str,
     folder: Path,
 ) -> Cargo:
     """Return arrays as they go with a message, or put them into shards in a folder.
 
-    They come in the order of their names.
+    ``pieces`` are those that `packed` gives.
     """
     if fits_message(manifest, precision):
-        return dict(pieces)
-    blocks = (each.data for _, each in pieces)
-    return tuple(write_shards(blocks, folder, SHARD_BYTES))
+        return joined(pieces, manifest, precision)
+    return tuple(write_shards((data for _, data in pieces), folder, SHARD_BYTES))
 
 
 def unstow(cargo: Cargo, manifest: Manifest, precision: str, folder: Path) -> Arrays:
@@ -109,15 +112,13 @@ def unstow(cargo: Cargo, manifest: Manifest, precision: str, folder: Path) -> Ar
     not finite. Raises ``UpdateError`` for what the manifest does not say.
     """
     if isinstance(cargo, tuple):
-        wire = wire_in(cargo, manifest, precision, folder)
-        return LazyArrays(manifest, lambda name: decode(wire(name), precision))
+        return _arrays_in(cargo, manifest, precision, folder)
     return unpack(cargo, manifest, precision)
 
 
-def wire_in(
+def _arrays_in(
     shards: Sequence[Shard], manifest: Manifest, precision: str, folder: Path
-) -> Callable[[str], WireArray]:
-    """Return a function that reads an array by its name, as it travelled in shards."""
+) -> Arrays:
     places, end = {}, 0
     for name, shape in sorted(manifest.items()):
         places[name] = end
@@ -131,12 +132,13 @@ def wire_in(
         )
     stream = ShardStream(folder, shards)
 
-    def wire(name: str) -> WireArray:
-        shape = manifest[name]
-        count = encoded_bytes({name: shape}, precision)
-        return WireArray(precision, shape, stream.read(places[name], count))
+    def values(run: Run) -> NDArray[np.float32]:
+        first, last, _ = run.span.indices(math.prod(manifest[run.name]))
+        begin, end = bytes_for(first, precision), bytes_for(last, precision)
+        place = places[run.name] + begin
+        return decoded(stream.read(place, end - begin), precision)
 
-    return wire
+    return PiecedArrays(manifest, values)
 
 
 class ShardStream:

@@ -18,9 +18,8 @@ from ctflow_fed.federation.aggregate import (
     federated_average,
     trimmed_mean,
 )
-from ctflow_fed.federation.arrays import Arrays
-from ctflow_fed.federation.encoding import Wire, compress
-from ctflow_fed.federation.payload import minus, plus
+from ctflow_fed.federation.arrays import Arrays, Run, values_of
+from ctflow_fed.federation.encoding import compress
 
 __all__ = ["STRATEGIES", "ServerState", "Strategy", "advance", "follow", "rounded"]
 
@@ -111,11 +110,11 @@ class ServerState:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.average or self.weights
 
-    def only(self, name: str) -> "ServerState":
-        """Return the state of one array."""
+    def only(self, run: Run) -> "ServerState":
+        """Return the state of the values of a run."""
 
         def pick(arrays: Arrays) -> Arrays:
-            return {name: arrays[name]} if name in arrays else {}
+            return {run.name: values_of(arrays, run)} if run.name in arrays else {}
 
         moments = {kind: pick(arrays) for kind, arrays in self.moments.items()}
         weights, average = pick(self.weights), pick(self.average)
@@ -172,15 +171,20 @@ def follow(state: ServerState, decay: float, round_number: int) -> ServerState:
 
 def rounded(
     before: ServerState, state: ServerState, precision: str
-) -> tuple[ServerState, Wire]:
+) -> tuple[ServerState, list[bytes]]:
     """Return the state with the weights that sites get when their change is rounded.
 
-    What rounding takes from it is part of the next change. Nothing is rounded, and no
-    change is sent, in float32.
+    With it comes the change as it is sent, array by array. What rounding takes from it
+    is part of the next change. Nothing is rounded or sent in float32.
     """
     if precision == "float32":
-        return state, {}
-    step = minus(state.weights, before.weights)
-    done = compress(step, before.residual, precision)
-    weights = plus(before.weights, done.arrived)
-    return replace(state, weights=weights, residual=done.residual), done.wire
+        return state, []
+    weights: dict[str, NDArray[np.float32]] = {}
+    residual: dict[str, NDArray[np.float32]] = {}
+    sent: list[bytes] = []
+    for name, held in before.weights.items():
+        step = np.asarray(state.weights[name] - held)
+        data, arrived, left = compress(step, before.residual.get(name), precision)
+        weights[name], residual[name] = np.add(arrived, held, out=arrived), left
+        sent.append(data)
+    return replace(state, weights=weights, residual=residual), sent

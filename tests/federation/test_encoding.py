@@ -9,15 +9,17 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from ctflow_fed.errors import UpdateError
 from ctflow_fed.federation import (
     PRECISIONS,
+    WireArray,
     arrays_of,
     bytes_of,
     compress,
     manifest_of,
     norm_of,
     pack,
-    plus,
+    packed,
     unpack,
 )
+from ctflow_fed.federation.encoding import joined
 from ctflow_fed.model import FMvTConfig, fresh_network
 from ctflow_fed.model.fmvt import is_extension
 
@@ -111,35 +113,45 @@ def test_the_extensions_of_a_network_travel_too(released):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_error_feedback_loses_nothing_over_many_changes(precision):
-    changes = [{"a": drawn(300, seed=seed) * np.float32(1e-3)} for seed in range(50)]
-    start = {"a": np.zeros(300, np.float32)}
-    fed = plain = start
-    residual = {}
+    changes = [drawn(300, seed=seed) * np.float32(1e-3) for seed in range(50)]
+    fed = plain = np.zeros(300, np.float32)
+    residual = None
     for change in changes:
-        done = compress(change, residual, precision)
-        residual = done.residual
-        fed = plus(fed, done.arrived)
-        plain = plus(plain, compress(change, {}, precision).arrived)
+        _, arrived, residual = compress(change.copy(), residual, precision)
+        fed = fed + arrived
+        plain = plain + compress(change.copy(), None, precision).arrived
 
-    exact = {"a": np.sum([each["a"] for each in changes], axis=0)}
-    left, lost = (norm_of({"a": each["a"] - exact["a"]}) for each in (fed, plain))
-    assert left == pytest.approx(norm_of(residual), rel=0.05)
+    exact = np.sum(changes, axis=0)
+    left, lost = (norm_of({"a": each - exact}) for each in (fed, plain))
+    assert left == pytest.approx(norm_of({"a": residual}), rel=0.05)
     assert left < lost / 3
 
 
 def test_what_arrives_is_what_the_wire_decodes_to():
-    change = {"a": drawn(20, 30)}
-    done = compress(change, {"a": drawn(20, 30, seed=1)}, "int8")
+    done = compress(drawn(600), drawn(600, seed=1), "int8")
 
-    received = unpack(done.wire, manifest_of(change), "int8")
-    assert received["a"].tobytes() == done.arrived["a"].tobytes()
+    (received,) = unpack(
+        {"a": WireArray("int8", (600,), done.data)}, {"a": (600,)}, "int8"
+    ).values()
+    assert received.tobytes() == done.arrived.tobytes()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_change_that_is_not_finite_does_not_leave(precision, bad):
     with pytest.raises(UpdateError, match="not finite"):
-        compress({"a": np.float32([1, bad])}, {}, precision)
+        compress(np.float32([1, bad]), None, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_array_travels_the_same_in_runs_as_in_one(monkeypatch, precision):
+    sent = {"a": drawn(2500), "b": drawn(3), "c": drawn(0)}
+    whole = pack(sent, precision)
+    monkeypatch.setattr("ctflow_fed.federation.arrays.LONGEST_RUN", 1024)
+
+    runs = list(packed(sent, manifest_of(sent), precision))
+    assert [name for name, _ in runs] == ["a", "a", "a", "b", "c"]
+    assert joined(runs, manifest_of(sent), precision) == whole
 
 
 def replaced(precision="float32", **changes):

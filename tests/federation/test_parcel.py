@@ -15,11 +15,11 @@ from ctflow_fed.federation import (
     SiteState,
     arrays_digest,
     arrays_of,
-    compress,
     open_parcel,
     pack,
     part_of,
     plus,
+    unpack,
 )
 from ctflow_fed.model import FMvTConfig, fresh_network
 from ctflow_fed.training import TrainSettings
@@ -29,9 +29,9 @@ NETWORK = fresh_network(CONFIG, seed=0)
 BASE = arrays_of(NETWORK)
 WHOLE, ADAPTER = (part_of(CONFIG, BASE, rank, seed=0) for rank in (0, 4))
 FIRST = WHOLE.first
-STEP = compress({n: np.full_like(v, 0.01) for n, v in FIRST.items()}, {}, "int8")
-SECOND = plus(FIRST, STEP.arrived)
-CHANGE = Change(arrays_digest(FIRST), STEP.wire)
+STEP = pack({n: np.full_like(v, 0.01) for n, v in FIRST.items()}, "int8")
+SECOND = plus(FIRST, unpack(STEP, WHOLE.manifest, "int8"))
+CHANGE = Change(arrays_digest(FIRST), STEP)
 
 
 def order(arrays=FIRST, part=WHOLE):
@@ -99,10 +99,10 @@ def test_who_holds_neither_is_sent_all_weights(state, parcels_of):
 
 def test_a_site_without_the_weights_before_lacks_them(state):
     assert open_parcel(Parcel(), order(), state) is None
-    assert open_parcel(Parcel(change=STEP.wire), order(SECOND), state) is None
+    assert open_parcel(Parcel(change=STEP), order(SECOND), state) is None
 
     open_parcel(Parcel(weights=pack(SECOND)), order(SECOND), state)
-    assert open_parcel(Parcel(change=STEP.wire), order(SECOND), state) is None
+    assert open_parcel(Parcel(change=STEP), order(SECOND), state) is None
     assert open_parcel(Parcel(), order(FIRST), state) is None
 
 

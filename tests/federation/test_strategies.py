@@ -17,6 +17,7 @@ from ctflow_fed.federation import (
     read_beside,
     save_beside,
 )
+from ctflow_fed.federation.arrays import Run, values_of
 
 START = {"w": np.float32([1.0, -2.0, 0.5])}
 MEANS = ({"w": np.float32([1.5, -2.0, 0.25])}, {"w": np.float32([1.25, -1.0, 0.25])})
@@ -145,19 +146,17 @@ def test_a_state_that_is_not_the_one_of_the_ledger_is_refused(tmp_path, damage):
         read_beside(tmp_path / "server", state.model, digest)
 
 
-def test_arrays_may_be_taken_one_after_the_other(tmp_path):
+def test_a_state_may_be_advanced_run_by_run(tmp_path):
     start = {**START, "v": np.float32([[2.0]])}
-    means = [{**mean, "v": np.float32([[3.0]])} for mean in MEANS]
-    whole = follow(
-        advance(ServerState(start), means[0], STRATEGIES["fedadam"], 0.5), 0.9, 1
-    )
+    means = {**MEANS[0], "v": np.float32([[3.0]])}
+    fedadam = STRATEGIES["fedadam"]
+    whole = follow(advance(ServerState(start), means, fedadam, 0.5), 0.9, 1)
+    runs = [Run("v", slice(0, 1)), Run("w", slice(0, 2)), Run("w", slice(2, 3))]
 
     with StateWriter(tmp_path, manifest_of(start)) as writer:
-        for name in sorted(start):
-            mean = {name: means[0][name]}
-            piece = advance(
-                ServerState(start).only(name), mean, STRATEGIES["fedadam"], 0.5
-            )
+        for run in runs:
+            mean = {run.name: values_of(means, run)}
+            piece = advance(ServerState(start).only(run), mean, fedadam, 0.5)
             writer.write(follow(piece, 0.9, 1))
 
     for kind, arrays in beside(whole, merged=True).items():

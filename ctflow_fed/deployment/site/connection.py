@@ -28,7 +28,6 @@ from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.exchange import Answer, Flower, Question
 from ctflow_fed.deployment.site.gate import (
     KINDS,
-    arrays_in,
     check_order,
     check_size,
     clean_records,
@@ -45,9 +44,7 @@ from ctflow_fed.deployment.site.secure import SECURE
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.deployment.site.update import Update, check_private, checked_update
 from ctflow_fed.errors import CTFlowError, UpdateError
-from ctflow_fed.federation import (
-    shards_named,
-)
+from ctflow_fed.federation import manifest_of, shards_named
 
 __all__ = ["GatedConnection"]
 
@@ -255,7 +252,10 @@ class GatedConnection:
         if private and "metrics" in records:
             check_private(self._site, question, records)
         if self._site.dry_run:
-            self._site.show(kind, records, update.sent if update else {})
+            self._site.show(kind, records)
+            if update is not None:
+                manifest = manifest_of(update.sent)
+                self._site.show_arrays(manifest, update.order.precision)
             raise UpdateError("dry run: the answer is shown at the site, not sent")
         arrays, objects = content.array_objects, answer.objects
         if update is not None and update.order.secure:
@@ -274,8 +274,7 @@ class GatedConnection:
         self, question: Question, update: Update
     ) -> tuple[dict[str, str], dict[str, bytes]]:
         """Return a masked update in place of one that may leave in a sum only."""
-        order, start = update.order, update.start
-        trained = arrays_in(update.sent, order.precision, start)
+        order, start, trained = update
         masked = self._site.desk.mask(question.secure, order, trained, start)
         objects = objects_of(record := masked_record(masked))
         return {"arrays": record.object_id}, objects

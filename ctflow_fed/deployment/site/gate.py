@@ -1,12 +1,9 @@
 """What a site lets in and out: functions of its policy and of what a message holds."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import time
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ctflow_fed.deployment.site.amounts import Holdings, Spent, check_amount
 from ctflow_fed.deployment.site.policy import Policy, refusal
@@ -19,17 +16,16 @@ from ctflow_fed.federation import (
     Manifest,
     RoundOrder,
     WireArray,
-    manifest_of,
+    moved_from,
+    norm_of,
     shards_from_record,
     shards_to_record,
     unpack,
 )
-from ctflow_fed.threads import ahead
 from ctflow_fed.training import PrivacyLedger
 
 __all__ = [
     "KINDS",
-    "Stowed",
     "WireLike",
     "arrays_in",
     "check_arrays",
@@ -76,23 +72,6 @@ class WireLike:
     def bytes(self) -> int:
         """How many bytes the numbers have."""
         return sum(map(len, self.pieces))
-
-
-class Stowed(Mapping[str, WireLike]):
-    """Arrays in shards, each read when it is asked for."""
-
-    def __init__(self, manifest: Manifest, wire: Callable[[str], WireArray]) -> None:
-        self._names, self._wire = sorted(manifest), wire
-
-    def __getitem__(self, name: str) -> WireLike:
-        dtype, shape, data = self._wire(name)
-        return WireLike(dtype, shape, RAW, (data,))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def read_order(values: object) -> RoundOrder:
@@ -258,46 +237,35 @@ def _clean_number(policy: Policy, value: object) -> int | float:
 
 
 def check_arrays(
-    policy: Policy,
-    sent: Mapping[str, WireLike],
-    precision: str,
-    start: Arrays,
-    length: float,
+    policy: Policy, sent: Arrays, precision: str, start: Arrays, length: float
 ) -> None:
-    """Refuse an update that is not one of the weights ``start``; array by array.
+    """Refuse an update that moves the weights ``start`` too far.
 
-    Raises ``UpdateError`` for other names, shapes or types, numbers that are not
-    finite, and a move of more than ``largest_norm`` times ``length``, that of the
-    weights of the network.
+    In float32 the weights travel, and otherwise their change. Raises ``UpdateError``
+    for numbers that are not finite, and for a move of more than ``largest_norm`` times
+    ``length``, that of the weights of the network.
     """
-    if set(sent) != set(start):
-        raise UpdateError("the answer has other arrays than those that came")
-    manifest = manifest_of(start)
-
-    def moved(name: str) -> float:
-        """Return the square of how far an array has moved; float32 sends values."""
-        change = _value(sent[name], precision, manifest[name])
-        if precision == "float32":
-            change = change - start[name]
-        with np.errstate(over="ignore"):
-            return float(np.square(change, dtype=np.float64).sum())
-
-    far = math.sqrt(math.fsum(ahead(moved, manifest))) / max(length, 1e-12)
+    change = moved_from(sent, start) if precision == "float32" else sent
+    far = norm_of(change) / max(length, 1e-12)
     if not far <= policy.largest_norm:
         what = f"{policy.largest_norm:g} allowed, the weights moved {far:.3g}"
         raise refusal("largest_norm", what)
 
 
-def arrays_in(sent: Mapping[str, WireLike], precision: str, start: Arrays) -> Arrays:
-    """Return the values of an update that `check_arrays` has let pass."""
-    manifest = manifest_of(start)
-    return {name: _value(sent[name], precision, manifest[name]) for name in manifest}
+def arrays_in(
+    sent: Mapping[str, WireLike], precision: str, manifest: Manifest
+) -> Arrays:
+    """Return the values of an update that came with its message.
 
-
-def _value(
-    array: WireLike, precision: str, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    if array.stype != RAW:
+    Raises ``UpdateError`` for other names, shapes or types than the manifest says, and
+    for numbers that are not finite.
+    """
+    if set(sent) != set(manifest):
+        raise UpdateError("the answer has other arrays than those that came")
+    if any(array.stype != RAW for array in sent.values()):
         raise UpdateError("the answer has arrays of another form than those that came")
-    wire = {"": WireArray(array.dtype, array.shape, b"".join(array.pieces))}
-    return unpack(wire, {"": shape}, precision)[""]
+    wire = {
+        name: WireArray(each.dtype, each.shape, b"".join(each.pieces))
+        for name, each in sent.items()
+    }
+    return unpack(wire, manifest, precision)

@@ -10,7 +10,6 @@ from ctflow_fed.deployment.shard_link import ShardLink
 from ctflow_fed.deployment.site.amounts import DELTA, Holdings
 from ctflow_fed.deployment.site.approval import check_approved
 from ctflow_fed.deployment.site.audit import AuditLog, Entry
-from ctflow_fed.deployment.site.gate import Stowed, WireLike
 from ctflow_fed.deployment.site.policy import Policy
 from ctflow_fed.deployment.site.secure import SecureDesk, open_desk
 from ctflow_fed.federation import (
@@ -21,9 +20,10 @@ from ctflow_fed.federation import (
     SiteState,
     arrays_digest,
     check_shards,
+    encoded_bytes,
     norm_of,
     spent_beside,
-    wire_in,
+    unstow,
 )
 from ctflow_fed.training import PrivacyLedger
 
@@ -102,11 +102,11 @@ class Site:
 
     def sent(
         self, shards: Sequence[Shard], manifest: Manifest, precision: str
-    ) -> Mapping[str, WireLike]:
+    ) -> Arrays:
         """Return the arrays that the program has put into shards, which are checked."""
         outbox = self.state / "outbox"
         check_shards(outbox, shards)
-        return Stowed(manifest, wire_in(shards, manifest, precision, outbox))
+        return unstow(tuple(shards), manifest, precision, outbox)
 
     def send(self, shards: Sequence[Shard]) -> None:
         """Send the shards of an answer."""
@@ -130,16 +130,15 @@ class Site:
         """Refuse a bundle that is not approved at this moment."""
         check_approved(self.kit, digest)
 
-    def show(
-        self,
-        kind: str,
-        records: Mapping[str, Mapping[str, object]],
-        arrays: Mapping[str, WireLike],
-    ) -> None:
-        """Say what an answer to ``kind`` would send: each value, each array's form."""
+    def show(self, kind: str, records: Mapping[str, Mapping[str, object]]) -> None:
+        """Say which values an answer to ``kind`` would send."""
         self.say(f"dry run: the answer to {kind} would be")
         for name, values in records.items():
             for key, value in values.items():
                 self.say(f"  {name}.{key} = {value!r}")
-        for name, array in arrays.items():
-            self.say(f"  {name} {list(array.shape)} {array.dtype} {array.bytes} bytes")
+
+    def show_arrays(self, manifest: Manifest, precision: str) -> None:
+        """Say which arrays an answer would send, and how large each is."""
+        for name, shape in manifest.items():
+            size = encoded_bytes({name: shape}, precision)
+            self.say(f"  {name} {list(shape)} {precision} {size} bytes")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ctflow_fed.deployment.site.exchange import Question
-from ctflow_fed.deployment.site.gate import WireLike, check_arrays, check_spending
+from ctflow_fed.deployment.site.gate import arrays_in, check_arrays, check_spending
 from ctflow_fed.deployment.site.objects import Content
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import UpdateError
@@ -14,11 +14,11 @@ __all__ = ["Update", "check_private", "checked_update"]
 
 
 class Update(NamedTuple):
-    """An update that was checked: to which order, from what weights, and as it came."""
+    """An update that was checked: to which order, from what weights, and its values."""
 
     order: RoundOrder
     start: Arrays
-    sent: Mapping[str, WireLike]
+    sent: Arrays
 
 
 def checked_update(
@@ -38,9 +38,11 @@ def checked_update(
             "site.toml, largest_norm: the weights that the order names are not "
             "here, so that the answer cannot be measured"
         )
-    sent: Mapping[str, WireLike] = content.arrays.get("arrays", {})
+    manifest = manifest_of(held[0])
     if shards:
-        sent = site.sent(shards, manifest_of(held[0]), order.precision)
+        sent = site.sent(shards, manifest, order.precision)
+    else:
+        sent = arrays_in(content.arrays["arrays"], order.precision, manifest)
     check_arrays(site.policy, sent, order.precision, *held)
     return Update(order, held[0], sent)
 

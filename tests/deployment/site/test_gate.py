@@ -9,8 +9,8 @@ import pytest
 from ctflow_fed.deployment.site.amounts import Holdings, Spent, spent
 from ctflow_fed.deployment.site.audit import Entry
 from ctflow_fed.deployment.site.gate import (
-    Stowed,
     WireLike,
+    arrays_in,
     check_arrays,
     check_order,
     check_size,
@@ -29,7 +29,7 @@ from ctflow_fed.federation import (
     packed,
     shards,
     stow,
-    wire_in,
+    unstow,
 )
 from ctflow_fed.model import PRESETS
 from ctflow_fed.training import NoisySteps, PrivacyLedger, PrivacySettings
@@ -254,13 +254,14 @@ def wire(*values, precision="float32", **form):
 
 
 START = {"w": np.array([3, 4], np.float32)}
+MANIFEST = manifest_of(START)
 
 
 @pytest.mark.parametrize(
     ("precision", "sent"), [("float32", (3, 8)), ("bfloat16", (0, 4)), ("int8", (0, 4))]
 )
 def test_weights_may_move_by_a_multiple_of_their_length(policy, precision, sent):
-    update = wire(*sent, precision=precision)
+    update = arrays_in(wire(*sent, precision=precision), precision, MANIFEST)
 
     check_arrays(replace(policy, largest_norm=0.81), update, precision, START, 5.0)
     with pytest.raises(UpdateError, match=r"largest_norm: 0.5 allowed.* moved 0\.8"):
@@ -281,9 +282,9 @@ def test_weights_may_move_by_a_multiple_of_their_length(policy, precision, sent)
         wire(1, float("inf")),
     ],
 )
-def test_weights_that_are_not_those_that_came_are_kept_back(policy, sent):
+def test_weights_that_are_not_those_that_came_are_kept_back(sent):
     with pytest.raises(UpdateError):
-        check_arrays(policy, sent, "float32", START, 5.0)
+        arrays_in(sent, "float32", MANIFEST)
 
 
 def test_a_site_that_lacks_the_weights_may_say_so(policy):
@@ -298,21 +299,22 @@ def in_shards(monkeypatch, tmp_path):
     monkeypatch.setattr(shards, "SHARD_BYTES", 5)
 
     def stowed(*values):
-        update = {"w": np.array(values, np.float32)}
+        update = {"a": np.zeros(1, np.float32), "w": np.array(values, np.float32)}
         manifest = manifest_of(update)
         cargo = stow(packed(update, manifest), manifest, "float32", tmp_path)
-        return Stowed(manifest, wire_in(cargo, manifest, "float32", tmp_path))
+        return unstow(cargo, manifest, "float32", tmp_path)
 
     return stowed
 
 
 def test_an_update_in_shards_is_gated_like_one_in_a_message(policy, in_shards):
-    check_arrays(policy, in_shards(3, 8), "float32", START, 5.0)
+    start = {"a": np.zeros(1, np.float32), **START}
+    check_arrays(policy, in_shards(3, 8), "float32", start, 5.0)
     tight = replace(policy, largest_norm=0.5)
     with pytest.raises(UpdateError, match=r"largest_norm: 0.5 allowed.* moved 0\.8"):
-        check_arrays(tight, in_shards(3, 8), "float32", START, 5.0)
+        check_arrays(tight, in_shards(3, 8), "float32", start, 5.0)
     with pytest.raises(UpdateError, match="not finite"):
-        check_arrays(policy, in_shards(1, float("nan")), "float32", START, 5.0)
+        check_arrays(policy, in_shards(1, float("nan")), "float32", start, 5.0)
 
 
 def test_the_names_of_shards_leave_and_nothing_beside_them(policy):
