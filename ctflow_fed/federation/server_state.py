@@ -7,6 +7,7 @@ moving average or is merged from them. With none of these there is no file.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -35,15 +36,18 @@ WEIGHTS, AVERAGE, RESIDUAL = "weights", "average", "residual"
 
 
 class StateWriter:
-    """Writes a state into a folder, array after array; used with ``with``.
+    """Writes a state into a folder, run after run; used with ``with``.
 
-    ``state`` is the whole of it, as it lies in the files, when that has ended.
+    Each file has a thread, which writes while the next run is computed. ``state`` is
+    the whole of it, as it lies in the files, when that has ended.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._stack = ExitStack()
+        self._threads = self._stack.enter_context(ThreadPoolExecutor())
         self._writers: dict[str, ArrayWriter] = {}
+        self._writing: list[Future[None]] = []
 
     def __enter__(self) -> "StateWriter":
         return self
@@ -54,13 +58,28 @@ class StateWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        with self._stack:
+            self._wait()
+            self._stack.__exit__(kind, error, trace)
 
     def write(self, piece: ServerState) -> None:
-        """Append the state of the next array."""
-        for kind, arrays in _kinds(piece).items():
-            for name, value in arrays.items():
-                self._writer(kind).write(name, value)
+        """Append the state of the next values."""
+        self._wait()
+        kinds = _kinds(piece).items()
+        self._writing = [
+            self._threads.submit(self._append, self._writer(kind), arrays)
+            for kind, arrays in kinds
+        ]
+
+    def _append(self, writer: ArrayWriter, arrays: Arrays) -> None:
+        for name in sorted(arrays):
+            writer.write(name, arrays[name])
+
+    def _wait(self) -> None:
+        """Wait for what is being written; the first error of it is raised."""
+        wait(self._writing)
+        for done in self._writing:
+            done.result()
 
     @property
     def state(self) -> ServerState:
