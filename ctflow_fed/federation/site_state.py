@@ -4,6 +4,7 @@
     inbox/, outbox/                 shards of the message that is being answered, and
                                     what rounding took from it until that is kept
     jobs/JOB/weights.safetensors    what the server sent last
+    DIGEST.json, weights.json       the digest of such weights, and of which file it is
     jobs/JOB/residual-NNNN...       what rounding took from the update of round NNNN
     jobs/JOB/optimizer-NNNN...      the optimizer's state after round NNNN
     privacy/JOB.json                what a private job has spent, kept for good
@@ -11,12 +12,13 @@
 Of memories the last two are kept, of jobs the last three. What a private job has spent
 must not be lost; nothing else is ever needed: a site that has lost it says so and is
 sent everything, and goes on with an empty memory. Weights count by their digest, so
-that damaged ones are as good as none.
+that damaged ones are as good as none; it is computed anew where their file was touched.
 """
 
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from ctflow_fed.federation.arrays import (
     put_arrays,
     write_arrays,
 )
-from ctflow_fed.files import write_atomically
+from ctflow_fed.files import is_sha256, read_json, write_atomically, write_json
 from ctflow_fed.training import PrivacyLedger, PrivacySettings, spent_in
 from ctflow_fed.training.optimizer import OptimizerMemory
 
@@ -41,6 +43,7 @@ BASES = 2
 MEMORIES = 2  # so that a round may be asked again and begins as it did before
 
 PRIVACY = "privacy"
+NOTE = ".json"
 RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
 DAMAGED = (
@@ -66,9 +69,13 @@ class SiteMemory:
 
 
 class SiteState:
-    """The folder ``folder`` of a site for one job, known by a digest."""
+    """The folder ``folder`` of a site for one job, known by a digest.
 
-    def __init__(self, folder: Path, job: str) -> None:
+    Who must not believe what a program has noted here of weights says ``doubting``.
+    """
+
+    def __init__(self, folder: Path, job: str, *, doubting: bool = False) -> None:
+        self._read = _read if doubting else _read_noted
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         self._bases, self._job = folder / "bases", folder / "jobs" / job
         self._privacy = folder / PRIVACY / f"{job}.json"
@@ -87,10 +94,11 @@ class SiteState:
     def base(self, digest: str) -> Arrays | None:
         """Return the weights of a digest if they are here."""
         path = self._bases / f"{digest}.safetensors"
-        arrays = _read(path)
+        arrays = self._read(path)
         if arrays is None or arrays.digest != digest:
             return None
         os.utime(path)
+        _note(path, digest)
         return arrays
 
     def keep_base(self, arrays: Arrays, digest: str) -> Arrays | None:
@@ -98,11 +106,12 @@ class SiteState:
         kept = _keep(self._bases / f"{digest}.safetensors", arrays, digest)
         for old in _oldest(self._bases.glob("*.safetensors"), BASES):
             old.unlink(missing_ok=True)
+            old.with_suffix(NOTE).unlink(missing_ok=True)
         return kept
 
     def weights(self) -> Arrays | None:
         """Return what the server sent last, if it is here."""
-        return _read(self._job / "weights.safetensors")
+        return self._read(self._job / "weights.safetensors")
 
     def keep_weights(self, arrays: Arrays, digest: str) -> Arrays | None:
         """Keep what the server has sent in place of what it sent before, and return it.
@@ -188,7 +197,29 @@ def _keep(path: Path, arrays: Arrays, digest: str) -> ArrayFile | None:
         new.unlink()
         return None
     new.replace(path)
+    _note(path, digest)
     return kept
+
+
+def _note(path: Path, digest: str) -> None:
+    """Note the digest of a file of weights, as long as nobody touches it."""
+    write_json(path.with_suffix(NOTE), {"digest": digest, "file": _identity(path)})
+
+
+def _read_noted(path: Path) -> ArrayFile | None:
+    """Read weights, whose digest is what was noted unless the file was touched."""
+    arrays = _read(path)
+    if arrays is not None:
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            noted = read_json(path.with_suffix(NOTE))
+            if noted["file"] == _identity(path) and is_sha256(noted["digest"]):
+                arrays.digest = noted["digest"]
+    return arrays
+
+
+def _identity(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def _write_optimizer(path: Path, memory: OptimizerMemory) -> None:

@@ -85,13 +85,15 @@ def test_the_memory_of_two_rounds_of_three_jobs_and_two_bases_is_kept(tmp_path):
     assert jobs == {"c", "d", "e"}
     assert files == {
         "weights.safetensors",
+        "weights.json",
         *(
             f"{kind}-000{n}.safetensors"
             for n in (4, 5)
             for kind in ("optimizer", "residual")
         ),
     }
-    assert len(list((tmp_path / "bases").iterdir())) == 2
+    assert len(list((tmp_path / "bases").glob("*.safetensors"))) == 2
+    assert len(list((tmp_path / "bases").iterdir())) == 4
 
 
 def test_a_base_is_kept_for_every_job_and_the_one_in_use_longest(tmp_path):
@@ -113,7 +115,26 @@ def test_weights_of_another_digest_are_not_kept(tmp_path):
 
     assert state.keep_weights(weights(2), digest(3)) is None
     assert np.array_equal(state.weights()["w"], weights(1)["w"])
-    assert len(list((tmp_path / "jobs" / JOB).iterdir())) == 1
+    left = {path.name for path in (tmp_path / "jobs" / JOB).iterdir()}
+    assert left == {"weights.safetensors", "weights.json"}
+
+
+def test_a_digest_is_noted_and_not_computed_again(tmp_path):
+    SiteState(tmp_path, JOB).keep_weights(weights(1), digest(1))
+    note = tmp_path / "jobs" / JOB / "weights.json"
+    note.write_text(note.read_text().replace(digest(1), "f" * 64))
+
+    assert SiteState(tmp_path, JOB).weights().digest == "f" * 64
+    assert SiteState(tmp_path, JOB, doubting=True).weights().digest == digest(1)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"digest": 1, "file": []}'])
+def test_a_note_that_is_damaged_is_as_good_as_none(tmp_path, note):
+    state = SiteState(tmp_path, JOB)
+    state.keep_weights(weights(1), digest(1))
+    (tmp_path / "jobs" / JOB / "weights.json").write_text(note)
+
+    assert state.weights().digest == digest(1)
 
 
 def test_damaged_weights_are_as_good_as_none(tmp_path):

@@ -61,6 +61,14 @@ def test_an_adapter_is_measured_by_the_length_of_its_base_which_is_read_once(
     assert replace(site, lengths={}).weights_of(order(digest)) is None
 
 
+def test_what_a_program_has_noted_of_weights_is_not_believed(site: Site) -> None:
+    note = site.state / "jobs" / JOB / "weights.json"
+    note.write_text(note.read_text().replace(arrays_digest(WEIGHTS), "f" * 64))
+
+    assert site.weights_of(order(start="f" * 64)) is None
+    assert site.weights_of(order()) is not None
+
+
 def test_a_base_that_is_damaged_measures_nothing(site: Site) -> None:
     digest = arrays_digest(BASE)
     path = site.state / "bases" / f"{digest}.safetensors"
