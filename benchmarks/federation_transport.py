@@ -31,7 +31,7 @@ from hospitals import until_played
 from phantoms import TAUGHT, public_store
 from processes import ENVIRONMENT, MemoryWatch, free_ports, process, until
 from stock_flower import stock_round
-from transport_peers import plain_seconds, step_alone
+from transport_peers import memory_costs, plain_seconds, step_alone
 
 from ctflow_fed.deployment.bundle import programs_folder, write_app
 from ctflow_fed.deployment.consortium import Consortium
@@ -40,6 +40,7 @@ from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.proxy import nginx_config
 from ctflow_fed.federation import FederationSettings, read_ledger
 from ctflow_fed.files import read_json, write_json
+from ctflow_fed.machine import cores
 from ctflow_fed.model import PRESETS, fresh_network, save_package
 from ctflow_fed.training import describe
 
@@ -51,6 +52,7 @@ KINDS: dict[str, dict[str, object]] = {
     "LoRA r16, bfloat16": {"precision": "bfloat16", "adapter_rank": 16},
 }
 STOCK_MB = 500
+MACHINE = "the machine"
 START_SECONDS, JOB_SECONDS = 240.0, 1800.0
 
 
@@ -65,6 +67,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     results = read_json(given.results) if given.results.exists() else {}
+    if MACHINE not in results:
+        results[MACHINE] = memory_costs()
+        write_json(given.results, results)
     init = model_package(given.out.resolve(), given.preset)
     for sites in given.sites:
         for kind in KINDS:
@@ -204,7 +209,8 @@ class Row:
         approve = ["ctflow", "federation", "site", "approve", "--kit", str(kit)]
         subprocess.run([*approve, str(programs)], check=True, env=ENVIRONMENT)
         store = str(self.folder.parent / "store")
-        start = [str(kit / "start.sh"), store, "--port", str(port)]
+        share = f"OMP_NUM_THREADS={max(1, cores() // self.sites)}"
+        start = ["env", share, str(kit / "start.sh"), store, "--port", str(port)]
         with process(start, self.folder / f"{site}.log") as started:
             yield started.pid
 

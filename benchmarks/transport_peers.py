@@ -10,12 +10,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
+import numpy as np
 
 from ctflow_fed.federation import SHARD_BYTES
 
-__all__ = ["plain_seconds", "step_alone"]
+__all__ = ["memory_costs", "plain_seconds", "step_alone"]
 
 PIECE = 2**20
+GIGABYTES, PAGE, REST_SECONDS = 8, 4096, 20.0
 
 STEP = """
 import sys, types
@@ -47,6 +49,30 @@ def step_alone(weights: Path, out: Path, preset: str) -> tuple[float, float]:
     )
     out.unlink()
     return time.monotonic() - began, float(done.stdout)
+
+
+def memory_costs() -> dict[str, float]:
+    """Return the seconds of a GB of memory: at rest before, and had just before.
+
+    A process that ends leaves its memory to the system, which may give it away.
+    """
+    context = get_context("spawn")
+    seconds = []
+    for _ in range(2):
+        time.sleep(REST_SECONDS)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            seconds.append(pool.submit(_touch_twice).result())
+    rested, used = seconds[-1]
+    return {"rested_gb_seconds": round(rested, 2), "used_gb_seconds": round(used, 2)}
+
+
+def _touch_twice() -> tuple[float, float]:
+    def touch() -> float:
+        began = time.monotonic()
+        np.empty(GIGABYTES * 10**9, np.uint8)[::PAGE] = 1
+        return (time.monotonic() - began) / GIGABYTES
+
+    return touch(), touch()
 
 
 def plain_seconds(
