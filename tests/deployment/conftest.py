@@ -215,7 +215,7 @@ class Server:
                 name = path.with_name("comm").read_text().strip()
             except OSError:
                 continue
-            is_it = program in (name, *(Path(word).name for word in words[:3]))
+            is_it = program in (name, *(Path(word).name for word in words[:4]))
             if is_it and any(word.endswith(str(port)) for word in words):
                 found.append(int(path.parent.name))
         return found

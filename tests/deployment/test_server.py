@@ -5,8 +5,17 @@ import os
 import shutil
 import signal
 import subprocess
+import warnings
 
+import httpx
 import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what Flower imports warns about click 9
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+    from flwr.supercore.runtime import RuntimeHttpClient
 
 from ctflow_fed.deployment.provision import provision
 from ctflow_fed.deployment.site.audit import AuditLog
@@ -46,6 +55,7 @@ def test_the_sites_of_the_kits_give_the_weights_of_the_local_runtime(
         state = deployed.root / site / "state"
         assert {path.name for path in state.glob("jobs/*/*")} == {
             "weights.safetensors",
+            "weights.json",
             *kept,
         }
     package = load_package(out / "model")
@@ -86,6 +96,31 @@ def test_a_bundle_whose_approval_was_withdrawn_is_refused_and_named(deployed, tm
     assert refusals(deployed, "b")[-1].bundle == digest
     assert "not approved" in refusals(deployed, "b")[-1].reason
     assert AuditLog(kit).verify().sequence >= 3
+
+
+def test_nobody_else_on_the_host_of_a_site_is_handed_an_order(deployed):
+    api = RuntimeHttpClient.from_server_address(
+        f"127.0.0.1:{deployed.ports['a']}",
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
+    )
+
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        api.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
+    assert refused.value.response.status_code == httpx.codes.UNAUTHORIZED
+    secret = deployed.root / "a" / "superexec.secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_site_whose_superexec_was_killed_ends_and_fails(deployed):
+    name = "ctflow_fed.deployment.site.programs"
+    (superexec,) = deployed.pids(name, deployed.ports["b"])
+    os.kill(superexec, signal.SIGKILL)
+
+    assert deployed.sites["b"].wait(timeout=60) == 1
+    said = (deployed.root / "b.log").read_text()
+    assert "error: the site's SuperExec has ended" in said
 
 
 def test_a_folder_has_one_server_at_a_time(deployed):

@@ -4,7 +4,7 @@ Every message is answered by a process of its own. Begun anew, it would load tor
 and Flower first: some 5 s of a core, twice a round. Here it is a copy of a process that
 has loaded them and nothing else: no program, no message and no scan has been in it.
 
-Flower is entered at one name, that of its executor.
+Flower is entered at one name, that of its executor (`supernode.check_seam`).
 """
 
 import importlib
@@ -22,13 +22,15 @@ from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExec
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
-__all__ = ["PROGRAM", "ForkExecutor", "command"]
+__all__ = ["EXECUTOR", "PROGRAM", "ForkExecutor", "command", "superexec"]
 
 superexec: Any = importlib.import_module("flwr.supercore.superexec.run_superexec")
 EXECUTOR = "get_executor"
 
 PROGRAM = "flwr-clientapp"
 """The name of a program's process, as Flower's own would have."""
+
+SHOWN_NAME = Path("/proc/self/comm")
 
 LOADED = ("ctflow_fed.deployment.cargo", "ctflow_fed.federation", "peft")
 FORK = multiprocessing.get_context("fork")
@@ -64,7 +66,7 @@ def _answer(spec: ExecutionSpec) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     with suppress(OSError):  # where there is no /proc it keeps its name
-        Path("/proc/self/comm").write_text(PROGRAM)
+        SHOWN_NAME.write_text(PROGRAM)
     run_clientapp(
         spec.runtime_api_address,
         spec.token,

@@ -1,9 +1,9 @@
 """Flower's SuperNode in this process, behind the site's gate.
 
-Flower is entered at five names of three of its modules, which `check_seam` and a test
-look at: the connection to the server, its HTTP client, the command itself, and the two
-numbers that say how long it waits for a program. Programs are begun by a SuperExec of
-ours (`programs`), which shows a secret of this start.
+Flower is entered at six names of four of its modules, which `check_seam` and a test
+look at: the connection to the server, its HTTP client, the command itself, the two
+numbers that say how long it waits for a program, and what begins one. That is done in
+a SuperExec of our own (`programs`), which shows a secret that is new at every start.
 """
 
 import importlib
@@ -28,7 +28,7 @@ from ctflow_fed.deployment.environment import flower_environment
 from ctflow_fed.deployment.site.connection import GatedConnection
 from ctflow_fed.deployment.site.exchange import FLOWER, Flower
 from ctflow_fed.deployment.site.patient_client import PatientClient, end_process
-from ctflow_fed.deployment.site.programs import command
+from ctflow_fed.deployment.site.programs import EXECUTOR, command, superexec
 from ctflow_fed.deployment.site.site import Site
 from ctflow_fed.errors import MismatchError
 from ctflow_fed.files import write_private
@@ -66,8 +66,13 @@ def check_seam() -> None:
             "another; install the version that requirements.lock names"
         )
     source = inspect.getsource(internal)
-    waits = (hasattr(tasks, INTERVAL), hasattr(tasks, PATIENCE))
-    knows = hasattr(fleet_http_connection, CLIENT) and all(waits)
+    entered = (
+        (fleet_http_connection, CLIENT),
+        (tasks, INTERVAL),
+        (tasks, PATIENCE),
+        (superexec, EXECUTOR),
+    )
+    knows = all(hasattr(module, name) for module, name in entered)
     if source.count(CONNECT) != 2 or not knows:
         raise MismatchError(
             "Flower reaches its server in another way than the gate knows; install "

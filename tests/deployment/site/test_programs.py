@@ -1,0 +1,104 @@
+"""A site's programs: copies of a process that has loaded what they need."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what Flower imports warns about click 9
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec.executor.types import ExecutionSpec
+
+    from ctflow_fed.deployment.site import programs, supernode
+    from ctflow_fed.deployment.site.programs import PROGRAM, ForkExecutor
+
+SPEC = ExecutionSpec(
+    task_type=TaskType.CLIENT_APP,
+    runtime_api_address="127.0.0.1:1",
+    token="token",
+    insecure=True,
+    root_certificates_path=None,
+    runtime_dependency_install=True,
+    parent_pid=os.getpid(),
+    suppress_output=False,
+    task_id=1,
+)
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """A function: an executor that has begun a program, and what that has told."""
+    told = tmp_path / "told"
+    monkeypatch.setattr(programs, "SHOWN_NAME", tmp_path / "comm")
+
+    def launch(seconds=0.0):
+        def answer(address, token, **words):
+            handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+            name = (tmp_path / "comm").read_text()
+            heard = (address, token, words["runtime_dependency_install"])
+            text = f"{os.getpid()} {name} {heard} {set(handlers) == {signal.SIG_DFL}}"
+            told.with_suffix(".new").write_text(text)
+            told.with_suffix(".new").rename(told)
+            time.sleep(seconds)
+
+        monkeypatch.setattr(programs, "run_clientapp", answer)
+        executor = ForkExecutor()
+        executor.launch(SPEC)
+        until(told.exists)
+        return executor, told.read_text()
+
+    return launch
+
+
+def until(done):
+    """Wait until something is so."""
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_message_is_answered_by_a_copy_with_nothing_of_its_parents_handlers(launched):
+    _, told = launched()
+
+    process, _, rest = told.partition(" ")
+    assert int(process) != os.getpid()
+    assert rest == f"{PROGRAM} ('127.0.0.1:1', 'token', False) True"
+
+
+def test_processes_that_have_ended_are_let_go(launched):
+    executor, told = launched()
+    process = Path(f"/proc/{told.split()[0]}")
+
+    def gone():
+        executor.reconcile()
+        return not process.exists()
+
+    until(gone)
+
+
+def test_programs_are_told_to_end_with_their_superexec(launched):
+    executor, told = launched(seconds=300)
+    (process,) = programs.FORK.active_children()
+    assert process.pid == int(told.split()[0])
+    executor.close()
+    process.join(timeout=30)
+
+    assert process.exitcode == -signal.SIGTERM
+
+
+def test_a_site_ends_with_its_superexec(monkeypatch, tmp_path):
+    ended = threading.Event()
+    monkeypatch.setattr(supernode, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(supernode, "end_process", lambda _: ended.set())
+    monkeypatch.setattr(supernode, "command", lambda *_: [sys.executable, "-c", ""])
+    supernode._start_programs(tmp_path / "secret", 1)
+
+    assert ended.wait(30)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
