@@ -7,15 +7,8 @@ from ctflow_fed.federation.aggregate import (
     trimmed_mean,
     weighted_mean,
 )
-from ctflow_fed.federation.arrays import (
-    ArrayFile,
-    Arrays,
-    LazyArrays,
-    Manifest,
-    arrays_digest,
-    manifest_of,
-    write_arrays,
-)
+from ctflow_fed.federation.array_files import ArrayFile, write_arrays
+from ctflow_fed.federation.arrays import Arrays, Manifest, arrays_digest, manifest_of
 from ctflow_fed.federation.board import Board
 from ctflow_fed.federation.defence import check_receipt, outliers, receipt
 from ctflow_fed.federation.depot import Depot
@@ -135,7 +128,6 @@ __all__ = [
     "FederationSettings",
     "Job",
     "JobStatus",
-    "LazyArrays",
     "Ledger",
     "Manifest",
     "Opened",

@@ -41,7 +41,6 @@ __all__ = [
     "bytes_for",
     "bytes_of",
     "compress",
-    "decode",
     "decoded",
     "encoded_bytes",
     "joined",
@@ -115,10 +114,10 @@ def unpack(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the arrays of a message; any that the manifest does not say is refused."""
     check_manifest(manifest, {name: tuple(each.shape) for name, each in wire.items()})
-    return {name: decode(each, precision) for name, each in wire.items()}
+    return {name: _decode(each, precision) for name, each in wire.items()}
 
 
-def decode(array: WireArray, precision: str) -> NDArray[np.float32]:
+def _decode(array: WireArray, precision: str) -> NDArray[np.float32]:
     """Return the values of an array, finite and of the length that its shape says."""
     count = math.prod(array.shape)
     if array.dtype != precision or len(array.data) != bytes_for(count, precision):

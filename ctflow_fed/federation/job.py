@@ -10,17 +10,8 @@ from pathlib import Path
 
 from ctflow_fed.errors import MismatchError, PackageError, SettingsError
 from ctflow_fed.federation.aggregate import shares_of
-from ctflow_fed.federation.arrays import (
-    ArrayFile,
-    Arrays,
-    Run,
-    arrays_digest,
-    filed,
-    put_arrays,
-    runs_of,
-    values_of,
-    write_arrays,
-)
+from ctflow_fed.federation.array_files import ArrayFile, filed, put_arrays, write_arrays
+from ctflow_fed.federation.arrays import Arrays, Run, arrays_digest, runs_of, values_of
 from ctflow_fed.federation.depot import Depot
 from ctflow_fed.federation.ledger import ADAPTER, STATE, Ledger, written
 from ctflow_fed.federation.order import RoundOrder

@@ -8,7 +8,8 @@ import numpy as np
 
 from ctflow_fed.ct.store import LatentStore
 from ctflow_fed.errors import UpdateError
-from ctflow_fed.federation.arrays import Arrays, ArrayWriter, Run, runs_of, values_of
+from ctflow_fed.federation.array_files import ArrayWriter
+from ctflow_fed.federation.arrays import Arrays, Run, runs_of, values_of
 from ctflow_fed.federation.encoding import Compressed, compress, packed
 from ctflow_fed.federation.ledger import SPENT
 from ctflow_fed.federation.order import RoundOrder

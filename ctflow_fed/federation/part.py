@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow_fed.federation.array_files import paged
 from ctflow_fed.federation.arrays import (
     Arrays,
     LazyArrays,
     Manifest,
     arrays_digest,
     manifest_of,
-    paged,
 )
 from ctflow_fed.federation.payload import (
     arrays_of,

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ctflow_fed.errors import UpdateError
+from ctflow_fed.federation.array_files import ArrayFile, FilePages
 from ctflow_fed.federation.arrays import (
-    ArrayFile,
     Arrays,
-    FilePages,
     Manifest,
     PiecedArrays,
     Run,

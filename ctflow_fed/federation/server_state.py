@@ -13,14 +13,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ctflow_fed.errors import PackageError
-from ctflow_fed.federation.arrays import (
-    ArrayFile,
-    Arrays,
-    ArrayWriter,
-    Manifest,
-    arrays_digest,
-    put_arrays,
-)
+from ctflow_fed.federation.array_files import ArrayFile, ArrayWriter, put_arrays
+from ctflow_fed.federation.arrays import Arrays, Manifest, arrays_digest
 from ctflow_fed.federation.strategies import ServerState
 from ctflow_fed.files import digest_of
 

@@ -26,12 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ctflow_fed.errors import SettingsError, StoreError
-from ctflow_fed.federation.arrays import (
-    ArrayFile,
-    Arrays,
-    put_arrays,
-    write_arrays,
-)
+from ctflow_fed.federation.array_files import ArrayFile, put_arrays, write_arrays
+from ctflow_fed.federation.arrays import Arrays
 from ctflow_fed.files import is_sha256, read_json, write_atomically, write_json
 from ctflow_fed.training import PrivacyLedger, PrivacySettings, spent_in
 from ctflow_fed.training.optimizer import OptimizerMemory

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ctflow_fed.federation import ArrayFile, arrays_digest, manifest_of, write_arrays
-from ctflow_fed.federation.arrays import ArrayWriter, paged, put_arrays
+from ctflow_fed.federation.array_files import ArrayWriter, paged, put_arrays
 
 ARRAYS = {
     "b": np.float32([[1, -2, 3], [4, 5, -6]]),

@@ -68,11 +68,6 @@ class WireLike:
     stype: str
     pieces: tuple[bytes | memoryview, ...]
 
-    @property
-    def bytes(self) -> int:
-        """How many bytes the numbers have."""
-        return sum(map(len, self.pieces))
-
 
 def read_order(values: object) -> RoundOrder:
     """Read the order of a message; one that cannot be read raises ``CTFlowError``."""
