@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import warnings
+from contextlib import closing
 
 import httpx
 import pytest
@@ -106,7 +107,7 @@ def test_nobody_else_on_the_host_of_a_site_is_handed_an_order(deployed):
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
     )
 
-    with pytest.raises(httpx.HTTPStatusError) as refused:
+    with closing(api), pytest.raises(httpx.HTTPStatusError) as refused:
         api.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
     assert refused.value.response.status_code == httpx.codes.UNAUTHORIZED
     secret = deployed.root / "a" / "superexec.secret"
