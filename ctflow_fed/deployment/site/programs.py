@@ -2,7 +2,8 @@
 
 Every message is answered by a process of its own. Begun anew, it would load torch, peft
 and Flower first: some 5 s of a core, twice a round. Here it is a copy of a process that
-has loaded them and nothing else: no program, no message and no scan has been in it.
+has loaded them and nothing else: no program, no message and no scan has been in it. Nor
+has it asked for a GPU or begun a thread, which a copy could not use.
 
 Flower is entered at one name, that of its executor (`supernode.check_seam`).
 """

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -62,6 +63,30 @@ def until(done):
     while not done():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+LOADING = """
+import importlib, threading, torch
+from ctflow_fed.deployment.site.programs import LOADED
+
+asked = []
+for name in ("is_available", "device_count", "init", "_lazy_init"):
+    setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
+for name in LOADED:
+    importlib.import_module(name)
+print(asked, threading.active_count())
+"""
+
+
+def test_what_is_loaded_before_a_copy_is_made_starts_no_thread_and_no_gpu():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOADING],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "[] 1\n"
 
 
 def test_a_message_is_answered_by_a_copy_with_nothing_of_its_parents_handlers(launched):
