@@ -39,7 +39,7 @@ Manifest = Mapping[str, tuple[int, ...]]
 """The name and the shape of every array of a round."""
 
 PIECE = 2**16  # values; as float64 those of a few sites fit the cache
-LONGEST_RUN = 4 * PIECE
+LONGEST_RUN = 4 * PIECE  # whole blocks of int8, which are encoded run by run
 
 
 class Run(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the server carries from round to round, in files, one array at a time in memory.
+"""What the server carries from round to round, in files, a few runs of it in memory.
 
 The model package of a round holds the weights that are evaluated and kept. All else of
 the server's state lies beside it, a safetensors file of each kind: the moments of a
@@ -52,12 +52,12 @@ class StateWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stack:
+        with self._stack:  # which ends with the error of a writing, if there is one
             self._wait()
             self._stack.__exit__(kind, error, trace)
 
     def write(self, piece: ServerState) -> None:
-        """Append the state of the next values."""
+        """Append the state of the next values; they must stay until the next call."""
         self._wait()
         kinds = _kinds(piece).items()
         self._writing = [

@@ -4,7 +4,8 @@
     inbox/, outbox/                 shards of the message that is being answered, and
                                     what rounding took from it until that is kept
     jobs/JOB/weights.safetensors    what the server sent last
-    DIGEST.json, weights.json       the digest of such weights, and of which file it is
+    bases/DIGEST.json, jobs/JOB/weights.json
+                                    the digest of such weights, and of which file it is
     jobs/JOB/residual-NNNN...       what rounding took from the update of round NNNN
     jobs/JOB/optimizer-NNNN...      the optimizer's state after round NNNN
     privacy/JOB.json                what a private job has spent, kept for good
@@ -92,9 +93,11 @@ class SiteState:
         path = self._bases / f"{digest}.safetensors"
         arrays = self._read(path)
         if arrays is None or arrays.digest != digest:
+            path.with_suffix(NOTE).unlink(missing_ok=True)
             return None
-        os.utime(path)
-        _note(path, digest)
+        with suppress(OSError):  # a full disk; the digest is computed again then
+            os.utime(path)
+            _note(path, digest)
         return arrays
 
     def keep_base(self, arrays: Arrays, digest: str) -> Arrays | None:

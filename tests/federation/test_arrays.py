@@ -97,7 +97,7 @@ def test_a_file_that_was_not_finished_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("b", "b"), ("a.weight", "b")])
-def test_arrays_come_in_the_order_and_shape_of_their_manifest(tmp_path, name, value):
+def test_values_come_in_the_order_of_their_manifest(tmp_path, name, value):
     writer = ArrayWriter(tmp_path / "x", manifest_of(ARRAYS))
     with pytest.raises(ValueError, match="the next values"), writer:
         writer.write(name, ARRAYS[value])

@@ -19,7 +19,8 @@ from ctflow_fed.federation import (
     packed,
     unpack,
 )
-from ctflow_fed.federation.encoding import joined
+from ctflow_fed.federation.arrays import LONGEST_RUN
+from ctflow_fed.federation.encoding import BLOCK, joined
 from ctflow_fed.model import FMvTConfig, fresh_network
 from ctflow_fed.model.fmvt import is_extension
 
@@ -141,6 +142,10 @@ def test_what_arrives_is_what_the_wire_decodes_to():
 def test_a_change_that_is_not_finite_does_not_leave(precision, bad):
     with pytest.raises(UpdateError, match="not finite"):
         compress(np.float32([1, bad]), None, precision)
+
+
+def test_runs_are_of_whole_blocks():
+    assert LONGEST_RUN % BLOCK == 0
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -1,5 +1,6 @@
 """What a site keeps between two messages: by digest, by round, and within bounds."""
 
+import os
 import stat
 
 import numpy as np
@@ -126,6 +127,20 @@ def test_a_digest_is_noted_and_not_computed_again(tmp_path):
 
     assert SiteState(tmp_path, JOB).weights().digest == "f" * 64
     assert SiteState(tmp_path, JOB, doubting=True).weights().digest == digest(1)
+
+
+def test_a_base_that_was_damaged_unseen_is_sent_again_once_that_is_found(tmp_path):
+    state, doubting = (SiteState(tmp_path, JOB, doubting=d) for d in (False, True))
+    state.keep_base(weights(1), digest(1))
+    path = tmp_path / "bases" / f"{digest(1)}.safetensors"
+    found, content = path.stat(), path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(content[:-1] + b"\x01")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert state.base(digest(1)) is not None
+
+    assert doubting.base(digest(1)) is None
+    assert state.base(digest(1)) is None
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"digest": 1, "file": []}'])

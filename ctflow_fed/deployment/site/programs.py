@@ -9,8 +9,9 @@ Flower is entered at one name, that of its executor (`supernode.check_seam`).
 """
 
 import importlib
-import importlib.util
+import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,10 +32,12 @@ EXECUTOR = "get_executor"
 PROGRAM = "flwr-clientapp"
 """The name of a program's process, as Flower's own would have."""
 
-SHOWN_NAME = Path("/proc/self/comm")
+SHOWN_NAME = Path("/proc/thread-self/comm")
 
 LOADED = ("ctflow_fed.deployment.cargo", "ctflow_fed.federation", "peft")
 FORK = multiprocessing.get_context("fork")
+
+log = logging.getLogger(__name__)
 
 
 class ForkExecutor(SubprocessExecutor):
@@ -55,18 +58,22 @@ class ForkExecutor(SubprocessExecutor):
             process.terminate()
 
 
-def command(port: int, secret: Path) -> list[str]:
-    """Return the command of a SuperExec for the SuperNode on a port of loopback."""
+def command(port: int, secret: Path, parent: int) -> list[str]:
+    """Return the command of a SuperExec for a SuperNode: its port and its process.
+
+    The port is one of loopback.
+    """
     words = ["--runtime-api-address", f"127.0.0.1:{port}", "--insecure"]
     secured = ["--superexec-auth-secret-file", str(secret)]
-    return [sys.executable, "-P", "-m", __name__, *words, *secured]
+    bound = ["--parent-pid", str(parent)]
+    return [sys.executable, "-P", "-m", __name__, *bound, *words, *secured]
 
 
 def _answer(spec: ExecutionSpec) -> None:
     """Answer a message in this process, which is a copy."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    with suppress(OSError):  # where there is no /proc it keeps its name
+    with suppress(OSError):  # where there is no such file it keeps its name
         SHOWN_NAME.write_text(PROGRAM)
     run_clientapp(
         spec.runtime_api_address,
@@ -77,10 +84,21 @@ def _answer(spec: ExecutionSpec) -> None:
     )
 
 
-def _run(words: Sequence[str]) -> None:
+def load() -> None:
+    """Import what programs need; what is broken fails where it is needed."""
+    # Whoever asks while it is imported whether there is a GPU leaves it to the copies.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for name in LOADED:
-        if importlib.util.find_spec(name) is not None:
+        try:
             importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  # whatever a package raises
+            log.warning("%s was not loaded ahead: %s", name, type(error).__name__)
+
+
+def _run(words: Sequence[str]) -> None:
+    load()
+    if str(os.getppid()) != words[1]:  # the SuperNode has ended; its port may be taken
+        raise SystemExit(1)
     setattr(superexec, EXECUTOR, lambda *_, **__: ForkExecutor())
     sys.argv = ["flower-superexec", *words]
     flower_superexec()

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,9 +97,13 @@ def run_supernode(site: Site, port: int) -> NoReturn:
     """
     check_seam()
     connect = getattr(internal, CONNECT)
+    # Not before: by now the port is this process's and not somebody else's.
+    start_programs = cache(partial(_start_programs, site.kit / SECRET, port))
+    write_private(site.kit / SECRET, secrets.token_hex(32).encode())
 
     @contextmanager
     def gated(*words: Any) -> Iterator[Flower]:  # noqa: ANN401  # as Flower calls it
+        start_programs()
         with connect(*words) as functions:
             yield GatedConnection(Flower(*functions), site).functions()
 
@@ -109,7 +114,6 @@ def run_supernode(site: Site, port: int) -> NoReturn:
     os.environ.update(flower_environment(site.kit))
     os.environ.update(_gpu(site.policy.gpu_share))
     os.chdir(site.kit)
-    _start_programs(site.kit / SECRET, port)
     sys.argv = ["flower-supernode", *_words(site, port)]
     flower_supernode()
     end_process("the SuperNode has lost its server")
@@ -117,9 +121,7 @@ def run_supernode(site: Site, port: int) -> NoReturn:
 
 def _start_programs(secret: Path, port: int) -> None:
     """Start the SuperExec, and end with it."""
-    write_private(secret, secrets.token_hex(32).encode())
-    parent = ["--parent-pid", str(os.getpid())]
-    started = subprocess.Popen([*command(port, secret), *parent])
+    started = subprocess.Popen(command(port, secret, os.getpid()))
 
     def watch() -> None:
         started.wait()

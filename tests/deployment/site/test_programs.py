@@ -36,12 +36,12 @@ SPEC = ExecutionSpec(
 def launched(monkeypatch, tmp_path):
     """A function: an executor that has begun a program, and what that has told."""
     told = tmp_path / "told"
-    monkeypatch.setattr(programs, "SHOWN_NAME", tmp_path / "comm")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def launch(seconds=0.0):
         def answer(address, token, **words):
             handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-            name = (tmp_path / "comm").read_text()
+            name = Path("/proc/self/comm").read_text().strip()
             heard = (address, token, words["runtime_dependency_install"])
             text = f"{os.getpid()} {name} {heard} {set(handlers) == {signal.SIG_DFL}}"
             told.with_suffix(".new").write_text(text)
@@ -54,7 +54,8 @@ def launched(monkeypatch, tmp_path):
         until(told.exists)
         return executor, told.read_text()
 
-    return launch
+    yield launch
+    signal.signal(signal.SIGTERM, before)
 
 
 def until(done):
@@ -66,14 +67,13 @@ def until(done):
 
 
 LOADING = """
-import importlib, threading, torch
-from ctflow_fed.deployment.site.programs import LOADED
+import threading, torch
+from ctflow_fed.deployment.site.programs import load
 
 asked = []
 for name in ("is_available", "device_count", "init", "_lazy_init"):
     setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
-for name in LOADED:
-    importlib.import_module(name)
+load()
 print(asked, threading.active_count())
 """
 
@@ -126,4 +126,19 @@ def test_a_site_ends_with_its_superexec(monkeypatch, tmp_path):
     supernode._start_programs(tmp_path / "secret", 1)
 
     assert ended.wait(30)
-    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_superexec_whose_supernode_has_ended_asks_nobody_for_work(tmp_path):
+    words = programs.command(1, tmp_path / "no secret", os.getppid())
+    done = subprocess.run(words, capture_output=True, check=False, timeout=120)
+
+    assert done.returncode == 1
+    assert b"secret" not in done.stderr
+
+
+def test_what_cannot_be_loaded_ahead_is_left_to_who_needs_it(monkeypatch, caplog):
+    monkeypatch.setattr(programs, "LOADED", ("no_such_package", "ctflow_fed.files"))
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    programs.load()
+
+    assert "no_such_package was not loaded ahead: ModuleNotFoundError" in caplog.text

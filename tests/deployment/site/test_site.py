@@ -69,6 +69,13 @@ def test_what_a_program_has_noted_of_weights_is_not_believed(site: Site) -> None
     assert site.weights_of(order()) is not None
 
 
+def test_the_arrays_of_an_answer_are_shown_by_form_and_size(site: Site) -> None:
+    said: list[str] = []
+    replace(site, say=said.append).show_arrays({"a": (2, 300), "b": (1,)}, "int8")
+
+    assert said == ["  a [2, 300] int8 612 bytes", "  b [1] int8 5 bytes"]
+
+
 def test_a_base_that_is_damaged_measures_nothing(site: Site) -> None:
     digest = arrays_digest(BASE)
     path = site.state / "bases" / f"{digest}.safetensors"
