@@ -65,7 +65,7 @@ def test_a_local_federation_ends_with_a_model(unbroken):
         f"{part}-000{number}.safetensors"
         for part in ("optimizer", "residual")
         for number in (1, 2)
-    } | {"weights.safetensors"}
+    } | {"weights.safetensors", "weights.json"}
     for site in ("a", "b"):
         assert {path.name for path in out.glob(f"sites/{site}/jobs/*/*")} == kept
 

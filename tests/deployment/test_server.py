@@ -186,7 +186,8 @@ def test_a_proxy_that_was_killed_is_started_again_and_keys_are_taken_up_by_a_ser
     provision(server.consortium, server.folder, reissue=("b",), revoke=("a",))
     server.until(lambda: set(json.loads(known.read_text())) == {"b"})
 
-    assert " b;" in (server.folder / "server" / "nginx" / "sites.map").read_text()
+    allowed = server.folder / "server" / "nginx" / "sites.map"
+    server.until(lambda: " b;" in allowed.read_text())
     assert server.stop() == 0
     assert server.said().endswith("the server was stopped\n")
     assert server.is_all_gone()
