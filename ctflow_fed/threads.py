@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ctflow_fed.machine import cores
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "each_ahead"]
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -22,12 +22,20 @@ def ahead(make: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Mad
     No more are made ahead than there are threads. An error surfaces where its item is
     due.
     """
+    return (made for _, made in each_ahead(make, items))
+
+
+def each_ahead(
+    make: Callable[[Given], Made], items: Iterable[Given]
+) -> Iterator[tuple[Given, Made]]:
+    """Yield the same as `ahead`, each after its item."""
     threads = min(cores(), MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
-        coming: deque[Future[Made]] = deque()
+        coming: deque[tuple[Given, Future[Made]]] = deque()
         for item in items:
-            coming.append(pool.submit(make, item))
+            coming.append((item, pool.submit(make, item)))
             if len(coming) > threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+                first, made = coming.popleft()
+                yield first, made.result()
+        for last, made in coming:
+            yield last, made.result()

@@ -153,30 +153,27 @@ def plan(  # noqa: PLR0913  # what a plan can say, each by its name
     refuse_excluded([*reports, *own], exclude)
     wording = Wording(own, age_band, sex)
     given = [stated_in(text) for text in reports]
-
     wanted = checked_target(target)
     sets = list(patients.wanted(wanted, seed))
     left = _filled(ratio, patients) - len(sets) - len(given)
     sets += list(patients.evening(left, [*sets, *given], wanted, seed))
-
     prompts: list[tuple[str, PromptSource, Findings]] = [
         (*wording.compose(found, derive_seed(seed, "report", number)), found)
         for number, found in enumerate(sets)
     ]
     prompts += [(t, "given", found) for t, found in zip(reports, given, strict=True)]
-    return Plan(
-        tuple(
-            SynthRequest(
-                report=text,
-                findings=findings,
-                seed=derive_seed(seed, "volume", number),
-                slices=slices,
-                slice_mm=slice_mm,
-                source=source,
-            )
-            for number, (text, source, findings) in enumerate(prompts)
+    requests = (
+        SynthRequest(
+            report=text,
+            findings=findings,
+            seed=derive_seed(seed, "volume", number),
+            slices=slices,
+            slice_mm=slice_mm,
+            source=source,
         )
+        for number, (text, source, findings) in enumerate(prompts)
     )
+    return Plan(tuple(requests))
 
 
 def _own_reports(sentences: str, items: Sequence[Mapping[str, Any]]) -> list[str]:

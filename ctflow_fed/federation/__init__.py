@@ -74,11 +74,11 @@ from ctflow_fed.federation.preflight import (
 from ctflow_fed.federation.progress import Progress, Reporter, read_progress
 from ctflow_fed.federation.round_record import RoundRecord
 from ctflow_fed.federation.server_state import (
-    StateWriter,
     beside,
     beside_digest,
     read_beside,
     save_beside,
+    writing_state,
 )
 from ctflow_fed.federation.settings import (
     ConfigValue,
@@ -145,7 +145,6 @@ __all__ = [
     "SiteMemory",
     "SiteResult",
     "SiteState",
-    "StateWriter",
     "Strategy",
     "WholePart",
     "Wire",
@@ -209,4 +208,5 @@ __all__ = [
     "unstow",
     "weighted_mean",
     "write_arrays",
+    "writing_state",
 ]

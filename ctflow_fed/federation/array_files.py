@@ -22,7 +22,7 @@ from ctflow_fed.federation.arrays import (
     as_lazy,
 )
 from ctflow_fed.files import write_atomically
-from ctflow_fed.threads import ahead
+from ctflow_fed.threads import each_ahead
 from ctflow_fed.weights import WeightsDigest
 
 __all__ = [
@@ -154,9 +154,8 @@ class ArrayWriter:
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:
     """Write arrays run by run, and return them as they lie in the file."""
     lazy = as_lazy(arrays)
-    runs = list(lazy.runs())
     with ArrayWriter(path, lazy.manifest) as writer:
-        for run, values in zip(runs, ahead(lazy.values_of, runs), strict=True):
+        for run, values in each_ahead(lazy.values_of, lazy.runs()):
             writer.write(run.name, values)
     return writer.file
 

@@ -30,7 +30,7 @@ from ctflow_fed.federation.arrays import (
     values_of,
 )
 from ctflow_fed.federation.payload import check_finite, check_manifest
-from ctflow_fed.threads import ahead
+from ctflow_fed.threads import each_ahead
 
 __all__ = [
     "PRECISIONS",
@@ -87,12 +87,11 @@ def packed(
     arrays: Arrays, manifest: Manifest, precision: str = "float32"
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the bytes of arrays as they travel, run by run, each with its name."""
-    runs = list(runs_of(manifest))
 
     def encoded(run: Run) -> bytes:
         return CODECS[precision].encode(values_of(arrays, run))
 
-    for run, data in zip(runs, ahead(encoded, runs), strict=True):
+    for run, data in each_ahead(encoded, runs_of(manifest)):
         yield run.name, data
 
 

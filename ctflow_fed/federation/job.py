@@ -31,6 +31,7 @@ from ctflow_fed.federation.server_state import (
     beside_digest,
     read_beside,
     save_beside,
+    writing_state,
 )
 from ctflow_fed.federation.settings import FederationSettings
 from ctflow_fed.federation.shards import fits_message
@@ -44,7 +45,7 @@ from ctflow_fed.federation.strategies import (
 from ctflow_fed.locks import locked
 from ctflow_fed.model import Provenance, start_network
 from ctflow_fed.model.package import read_provenance, write_package
-from ctflow_fed.threads import ahead
+from ctflow_fed.threads import each_ahead
 from ctflow_fed.training import check_channels, check_origin
 from ctflow_fed.training.adapters import save_adapter
 from ctflow_fed.training.merge import Adapter
@@ -166,7 +167,7 @@ class Job:
         """
         manifest, precision = self.part.manifest, self.settings.precision
         before, folder = self.state, self.ledger.folder / NEXT
-        with written(), StateWriter(folder, manifest) as writer:
+        with written(), writing_state(folder, manifest) as writer:
             pieces = self._steps(updates, slices, writer)
             if precision == "float32":  # the weights themselves are sent
                 deque(pieces, maxlen=0)
@@ -209,8 +210,7 @@ class Job:
             state, change = rounded(before, state, settings.precision)
             return follow(state, settings.server_ema, number), change
 
-        runs = list(runs_of(self.part.manifest))
-        for run, (state, change) in zip(runs, ahead(step, runs), strict=True):
+        for run, (state, change) in each_ahead(step, runs_of(self.part.manifest)):
             writer.write(state)
             yield from ((run.name, data) for data in change)
 

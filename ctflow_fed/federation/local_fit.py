@@ -17,7 +17,7 @@ from ctflow_fed.federation.parcel import Opened
 from ctflow_fed.federation.shards import Cargo, stow
 from ctflow_fed.federation.site_state import SiteMemory
 from ctflow_fed.model import default_device
-from ctflow_fed.threads import ahead
+from ctflow_fed.threads import each_ahead
 from ctflow_fed.training import PrivacyLedger, evaluate_loss, fit, fit_privately
 
 __all__ = [
@@ -189,8 +189,7 @@ def _encoded(
         return compress(np.asarray(moved), left, precision)
 
     def pieces(left: ArrayWriter) -> Iterator[tuple[str, bytes]]:
-        runs = list(runs_of(manifest))
-        for run, done in zip(runs, ahead(rounded, runs), strict=True):
+        for run, done in each_ahead(rounded, runs_of(manifest)):
             left.write(run.name, done.residual)
             yield run.name, done.data
 

@@ -6,11 +6,10 @@ strategy, what rounding has left, and the weights themselves where the model is 
 moving average or is merged from them. With none of these there is no file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from ctflow_fed.errors import PackageError
 from ctflow_fed.federation.array_files import ArrayFile, ArrayWriter, put_arrays
@@ -24,41 +23,34 @@ __all__ = [
     "beside_digest",
     "read_beside",
     "save_beside",
+    "writing_state",
 ]
 
 WEIGHTS, AVERAGE, RESIDUAL = "weights", "average", "residual"
 
 
 class StateWriter:
-    """Writes a state into a folder, run after run; used with ``with``.
+    """Writes a state into a folder, run after run; `writing_state` gives one.
 
-    Each file has a thread, which writes while the next run is computed. ``state`` is
-    the whole of it, as it lies in the files, when that has ended.
+    Each file is written by a thread while the next run is computed. ``state`` is the
+    whole of it, as it lies in the files, when that has ended.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: ThreadPoolExecutor,
+        files: ExitStack,
+    ) -> None:
         self._folder, self._manifest = folder, manifest
-        self._stack = ExitStack()
-        self._threads = self._stack.enter_context(ThreadPoolExecutor())
+        self._threads, self._files = threads, files
         self._writers: dict[str, ArrayWriter] = {}
         self._writing: list[Future[None]] = []
 
-    def __enter__(self) -> "StateWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._stack:  # which ends with the error of a writing, if there is one
-            self._wait()
-            self._stack.__exit__(kind, error, trace)
-
     def write(self, piece: ServerState) -> None:
         """Append the state of the next values; they must stay until the next call."""
-        self._wait()
+        self.finish()
         kinds = _kinds(piece).items()
         self._writing = [
             self._threads.submit(self._append, self._writer(kind), arrays)
@@ -69,7 +61,7 @@ class StateWriter:
         for name in sorted(arrays):
             writer.write(name, arrays[name])
 
-    def _wait(self) -> None:
+    def finish(self) -> None:
         """Wait for what is being written; the first error of it is raised."""
         wait(self._writing)
         for done in self._writing:
@@ -83,8 +75,19 @@ class StateWriter:
     def _writer(self, kind: str) -> ArrayWriter:
         if kind not in self._writers:
             writer = ArrayWriter(_file(self._folder, kind), self._manifest)
-            self._writers[kind] = self._stack.enter_context(writer)
+            self._writers[kind] = self._files.enter_context(writer)
         return self._writers[kind]
+
+
+@contextmanager
+def writing_state(folder: Path, manifest: Manifest) -> Iterator[StateWriter]:
+    """Give a writer, whose files are in place when this ends without an error."""
+    with ThreadPoolExecutor() as threads, ExitStack() as files:
+        writer = StateWriter(folder, manifest, threads, files)
+        try:
+            yield writer
+        finally:
+            writer.finish()
 
 
 def beside(state: ServerState, *, merged: bool) -> Mapping[str, Arrays]:

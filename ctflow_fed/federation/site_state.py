@@ -72,7 +72,7 @@ class SiteState:
     """
 
     def __init__(self, folder: Path, job: str, *, doubting: bool = False) -> None:
-        self._read = _read if doubting else _read_noted
+        self._weights_in = _read if doubting else _read_noted
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         self._bases, self._job = folder / "bases", folder / "jobs" / job
         self._privacy = folder / PRIVACY / f"{job}.json"
@@ -91,7 +91,7 @@ class SiteState:
     def base(self, digest: str) -> Arrays | None:
         """Return the weights of a digest if they are here."""
         path = self._bases / f"{digest}.safetensors"
-        arrays = self._read(path)
+        arrays = self._weights_in(path)
         if arrays is None or arrays.digest != digest:
             path.with_suffix(NOTE).unlink(missing_ok=True)
             return None
@@ -110,7 +110,7 @@ class SiteState:
 
     def weights(self) -> Arrays | None:
         """Return what the server sent last, if it is here."""
-        return self._read(self._job / "weights.safetensors")
+        return self._weights_in(self._job / "weights.safetensors")
 
     def keep_weights(self, arrays: Arrays, digest: str) -> Arrays | None:
         """Keep what the server has sent in place of what it sent before, and return it.

@@ -8,7 +8,6 @@ from ctflow_fed.errors import PackageError
 from ctflow_fed.federation import (
     STRATEGIES,
     ServerState,
-    StateWriter,
     advance,
     beside,
     beside_digest,
@@ -16,6 +15,7 @@ from ctflow_fed.federation import (
     manifest_of,
     read_beside,
     save_beside,
+    writing_state,
 )
 from ctflow_fed.federation.arrays import Run, values_of
 
@@ -92,7 +92,7 @@ def test_an_average_is_the_plain_mean_until_its_decay_takes_over():
 
 def saved(state, root, *, merged=False):
     """Write a state, and keep what the package of its model does not hold."""
-    with StateWriter(root / "next", manifest_of(START)) as writer:
+    with writing_state(root / "next", manifest_of(START)) as writer:
         writer.write(state)
     kinds = beside(writer.state, merged=merged)
     shutil.rmtree(root / "server", ignore_errors=True)
@@ -153,7 +153,7 @@ def test_a_state_may_be_advanced_run_by_run(tmp_path):
     whole = follow(advance(ServerState(start), means, fedadam, 0.5), 0.9, 1)
     runs = [Run("v", slice(0, 1)), Run("w", slice(0, 2)), Run("w", slice(2, 3))]
 
-    with StateWriter(tmp_path, manifest_of(start)) as writer:
+    with writing_state(tmp_path, manifest_of(start)) as writer:
         for run in runs:
             mean = {run.name: values_of(means, run)}
             piece = advance(ServerState(start).only(run), mean, fedadam, 0.5)

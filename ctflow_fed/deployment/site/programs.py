@@ -97,7 +97,8 @@ def load() -> None:
 
 def _run(words: Sequence[str]) -> None:
     load()
-    if str(os.getppid()) != words[1]:  # the SuperNode has ended; its port may be taken
+    parent = words[words.index("--parent-pid") + 1]
+    if str(os.getppid()) != parent:  # it has ended, and another may have its port
         raise SystemExit(1)
     setattr(superexec, EXECUTOR, lambda *_, **__: ForkExecutor())
     sys.argv = ["flower-superexec", *words]
